@@ -116,6 +116,26 @@ def test_the_rates_are_those_of_all_elements_of_all_calls() -> None:
     assert estimate.linearity_error is not None
 
 
+@pytest.mark.parametrize("place", [0, 2])
+def test_a_call_without_examples_adds_nothing(place: int, caplog: pytest.LogCaptureFixture) -> None:
+    torch.manual_seed(0)
+    calls = [words(4, 3), words(3, 5)]
+    calls.insert(place, words(0, 3))
+    model = Words()
+    optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
+    with Recorder(model, optimizer, every=1, provenance="x") as recorder:
+        caplog.clear()
+        for call in calls:
+            model(**call).square().sum().backward()
+        optimizer.step()
+        assert examples_of(recorder) == 7
+        assert not caplog.records
+        model(**words(0, 3)).sum().backward()
+        optimizer.step()
+    assert recorder.failures == 1
+    assert "the batch has no examples, so there is nothing to measure" in caplog.text
+
+
 def test_calls_in_which_more_counts_weigh_more_and_padding_adds_nothing() -> None:
     torch.manual_seed(0)
     calls = [{**words(4, 6), "mask": torch.zeros(4, 6)} for _ in range(3)]

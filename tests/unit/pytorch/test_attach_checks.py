@@ -5,9 +5,11 @@ from __future__ import annotations
 import gc
 import logging
 import re
+import warnings
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -255,3 +257,48 @@ def test_a_model_that_is_no_module_is_refused() -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
     with pytest.raises(AttachError, match=r"the model is a SGD, not a torch.nn.Module; pass the"):
         Recorder(optimizer, model)  # type: ignore[arg-type]
+
+
+def test_a_model_whose_parameters_have_no_shape_yet_is_refused() -> None:
+    model = nn.Sequential(nn.LazyLinear(4), nn.Tanh(), nn.Linear(4, 2))
+    optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
+    with pytest.raises(
+        AttachError, match=r"2 parameter\(s\) of the model .* first '0.weight'.*once"
+    ):
+        Recorder(model, optimizer)
+
+
+@pytest.mark.parametrize(
+    "rate", [np.float32(LEARNING_RATE), torch.tensor(LEARNING_RATE, requires_grad=True)]
+)
+def test_learning_rates_of_numpy_and_trained_ones_are_numbers(rate: Any) -> None:
+    model = net()
+    optimizer = _with_rate(model, rate)
+    attachment, advisor = attached(model, optimizer)
+    with attachment, warnings.catch_warnings():
+        warnings.simplefilter("error")
+        backward(model, 0)
+        optimizer.step()
+    assert advisor.openings[0].base_learning_rate == pytest.approx(LEARNING_RATE)
+    assert (attachment.failures, attachment.multipliers) == (0, MULTIPLIERS)
+
+
+def test_a_learning_rate_that_becomes_none_is_named(caplog: pytest.LogCaptureFixture) -> None:
+    class OwnDefault(torch.optim.SGD):
+        @torch.no_grad()
+        def step(self, _closure: Any = None) -> None:  # type: ignore[override]
+            for group in self.param_groups:
+                for parameter in group["params"]:
+                    parameter.sub_((group["lr"] or LEARNING_RATE) * parameter.grad)
+
+    model = net()
+    optimizer = OwnDefault(model.parameters(), lr=LEARNING_RATE)
+    attachment, _ = attached(model, optimizer)
+    with attachment, caplog.at_level(logging.WARNING, "fslr"):
+        for step in range(4):
+            backward(model, step)
+            optimizer.step()
+            if step:  # the optimizer is tried out again in step 1
+                optimizer.param_groups[0]["lr"] = None
+    assert attachment.failures == 2
+    assert "a group of the optimizer is None now, so there is nothing to multiply" in caplog.text

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.distributed as dist
-from torch import Tensor
+from torch import Tensor, nn
 
 from fslr import MeasurementError
-from fslr.torch.distributed import Ranks
+from fslr.torch.distributed import Ranks, uneven_steps
 from fslr.training.projections import ProjectionSums, sums_of_rows
+from tests.small_net import attached, backward, net
 
 _GROUPS = 3
 
@@ -140,3 +143,34 @@ def test_ranks_agree_on_the_least_number_and_on_any_flag() -> None:
     _, flags = run_ranks([lambda rank: rank.any([rank.rank == 1, False, True])] * 2)
     assert flags == [[True, False, True]] * 2
     assert (Ranks().least(4), Ranks().any([True, False])) == (4, [True, False])
+
+
+def test_ranks_that_may_make_different_numbers_of_steps_do_nothing_together(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
+    try:
+        model = nn.parallel.DistributedDataParallel(net())
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        attachment, advisor = attached(model, optimizer, strict=False, interval=1, answers="wait")
+        # One rank has nobody to wait for, so it is told that it is one of several.
+        attachment._hooks._cycle._uneven_steps = partial(uneven_steps, model)  # type: ignore[attr-defined]
+
+        def train() -> None:
+            for step in range(3):
+                backward(model, step)
+                optimizer.step()
+
+        with caplog.at_level(logging.WARNING, "fslr"):
+            with model.join(throw_on_early_termination=True):
+                train()
+            assert (attachment.failures, len(advisor.measurements)) == (0, 3)
+            with model.join():
+                train()
+            train()  # the counts of steps differ from now on
+        assert (attachment.failures, len(advisor.measurements)) == (1, 3)
+        assert attachment.step == 9
+        (record,) = caplog.records
+        assert "runs inside of join(), where ranks may make different" in record.getMessage()
+    finally:
+        dist.destroy_process_group()

@@ -118,6 +118,16 @@ def test_copies_and_pickles_of_an_attached_model_are_not_attached() -> None:
         assert not recorder._meter._calls.latest()
 
 
+@pytest.mark.parametrize("copied", [pickle.dumps, copy.deepcopy])
+def test_a_recorder_says_why_it_cannot_be_copied(copied: Any) -> None:
+    model, optimizer, _ = wide()
+    with (
+        Recorder(model, optimizer) as recorder,
+        pytest.raises(TypeError, match=r"Recorder cannot be copied or pickled.*its state_dict\(\)"),
+    ):
+        copied({"recorder": recorder})
+
+
 def test_a_recorder_measures_at_the_given_interval() -> None:
     content = recorded()
     assert [point.step for point in content.points] == [0, 2, 4]

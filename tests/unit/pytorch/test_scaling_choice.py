@@ -208,6 +208,14 @@ def test_known_optimizers_are_not_tried_out(monkeypatch: pytest.MonkeyPatch) -> 
     assert (choice.by_update, choice.is_certain) == (False, True)
 
 
+def test_a_subclass_of_an_optimizer_that_is_known_not_to_be_linear_is_not() -> None:
+    class Named(torch.optim.ASGD):
+        """Has a name of its own."""
+
+    choice = choose(Named(net().parameters()), "auto")
+    assert (choice.by_update, choice.reason) == (True, "they take effect one step late")
+
+
 @pytest.mark.parametrize(
     "name", ["Adadelta", "Adagrad", "Adam", "AdamW", "Adamax", "NAdam", "RAdam", "RMSprop"]
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import logging
 import pickle
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from fslr import AdviceAdopted, Measured
 from fslr.torch import Recorder
+from fslr.training.events import Event
 from tests.small_net import LEARNING_RATE, MULTIPLIERS, attached, backward, net
 
 
@@ -273,3 +276,31 @@ def test_weight_decay_that_is_no_number_does_not_matter(decay: Any) -> None:
         backward(model, 0)
         optimizer.step()
     assert (attachment.step, attachment.failures) == (1, 0)
+
+
+@pytest.mark.parametrize("event", [Measured, AdviceAdopted])
+@pytest.mark.parametrize("step", [0, 3])
+def test_a_listener_may_close_the_attachment_within_a_step(
+    event: type, step: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
+
+    def close(seen: Event) -> None:
+        if isinstance(seen, event) and seen.step >= step:
+            attachment.close()
+
+    attachment, _ = attached(model, optimizer, answers="wait", listeners=[close])
+    with caplog.at_level(logging.WARNING, "fslr"):
+        for number in range(6):
+            backward(model, number)
+            before = [p.detach().clone() for p in model.parameters()]
+            optimizer.step()
+    assert (attachment.failures, caplog.records) == (0, [])
+    for parameter, start in zip(model.parameters(), before, strict=True):
+        torch.testing.assert_close(parameter - start, -LEARNING_RATE * parameter.grad)
+    again, _ = attached(model, optimizer)
+    assert len(optimizer._optimizer_step_pre_hooks) == 1  # those of the closed one are gone
+    again.close()
+    assert not optimizer._optimizer_step_pre_hooks
+    assert not optimizer._optimizer_step_post_hooks

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import nn
@@ -10,7 +11,7 @@ from torch import nn
 from fslr.client.given_advisor import attached_to
 from fslr.protocols import Advisor
 from fslr.torch.calls.training_watch import TrainingWatch
-from fslr.torch.distributed import Group, ranks_of
+from fslr.torch.distributed import Group, ranks_of, uneven_steps
 from fslr.torch.initialization import refuse_initialization, scale_weights
 from fslr.torch.measuring_options import MeasuringOptions
 from fslr.torch.model.groups import ModelGroups, check_model
@@ -150,6 +151,7 @@ class Attachment(AdvisedTraining):
             kept_decay_hint=kept_hint(decays),
             # A recipe says itself what becomes of weight decay.
             scaled_decay_hint="" if in_force.recipe else scaled_hint(decays),
+            uneven_steps=partial(uneven_steps, model) if ranks.count > 1 else str,
         )
         check = StepCheck(
             [one for one, choice in zip(optimizers, choices, strict=False) if choice.needs_checks],
@@ -193,6 +195,7 @@ class Attachment(AdvisedTraining):
         Training continues at the scheduled learning rates and with the optimizer's own settings,
         as it would without an attachment. Weights that were scaled stay as they are.
         """
+        self._run.cadence.close()
         self._hooks.close()
         self._meter.close()
         self._run.close()

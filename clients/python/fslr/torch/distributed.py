@@ -134,6 +134,25 @@ def _counts(sums: ProjectionSums | None) -> Tensor:
     return _on_host([0, sums.gram is not None, *numbers])
 
 
+def uneven_steps(model: nn.Module) -> str:
+    """Return why the ranks cannot do anything together now; empty: they can.
+
+    Inside of ``join()`` of DistributedDataParallel, a rank that has no more batches answers the
+    collectives of the others' model, and those only.
+
+    Args:
+        model: The model, in its wrapper.
+    """
+    config = getattr(model, "_join_config", None)
+    if config is None or not config.enable or config.throw_on_early_termination:
+        return ""
+    return (
+        "the training runs inside of join(), where ranks may make different numbers of steps, so "
+        "they can neither measure a step together nor change multipliers; give each rank equally "
+        "many batches, or use join(throw_on_early_termination=True)"
+    )
+
+
 def is_sharded(model: nn.Module) -> bool:
     """Return whether a model's parameters are sharded over several ranks (FSDP2)."""
     return any(is_shard(parameter) for parameter in model.parameters())

@@ -7,6 +7,7 @@ called *inner* optimizers here. Their groups hold the learning rates that steps 
 from __future__ import annotations
 
 import math
+import numbers
 import operator
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -75,8 +76,8 @@ def _unwrapped(optimizer: Any) -> torch.optim.Optimizer:
     if isinstance(optimizer, torch.optim.Optimizer):
         raise AttachError(
             f"{name} takes no step hooks: its constructor does not call that of "
-            "torch.optim.Optimizer; pass the optimizer that it wraps, if that one makes the whole "
-            "step"
+            "torch.optim.Optimizer; pass the optimizer that it wraps, or a list of those that it "
+            "combines, if they make the whole step"
         )
     if isinstance(optimizer, nn.Module):
         raise AttachError(
@@ -211,14 +212,14 @@ def learning_rate_of(group: Mapping[str, Any]) -> float:
         and value.numel() == 1
         and not (value.is_complex() or value.is_meta)
     ):
-        return float(value)
+        return float(value.detach())
     if value is None:
         raise AttachError(
             "the learning rate of a group of the optimizer is None, so it computes its own; "
             "multipliers and rates are per learning rate, so give it one (for Adafactor: "
             "relative_step=False and lr=...)"
         )
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):  # NumPy's are, too
         raise AttachError(
             f"the learning rate of a group of the optimizer is a {type(value).__name__}; it must "
             "be a number, or a tensor with one element that has a value"
@@ -238,7 +239,8 @@ def largest_learning_rate(optimizers: Iterable[torch.optim.Optimizer]) -> float:
 
 def _announced_learning_rate(group: dict[str, Any]) -> float:
     """Return the learning rate that a group's schedule is built on; without one, its own."""
-    first = float(group.get("initial_lr", group["lr"]))
+    rate = group.get("initial_lr", group["lr"])
+    first = float(rate.detach() if isinstance(rate, Tensor) else rate)
     # OneCycleLR starts far below the learning rate that it is built on.
     largest: Any = group.get("max_lr") if "initial_lr" in group else None
     if isinstance(largest, Tensor) and largest.numel() == 1:

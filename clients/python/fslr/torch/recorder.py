@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from torch import nn
 
 from fslr.torch.calls.training_watch import TrainingWatch
-from fslr.torch.distributed import Group, ranks_of
+from fslr.torch.distributed import Group, ranks_of, uneven_steps
 from fslr.torch.measuring_options import MeasuringOptions
 from fslr.torch.model.groups import ModelGroups, check_model
 from fslr.torch.optimizers import Optimizers, checked_optimizers, name_of
@@ -93,6 +94,7 @@ class Recorder(RecordedTraining):
             scaler,
             listeners=receivers,
             optimizers=len(scaler.inner),
+            uneven_steps=partial(uneven_steps, model) if ranks.count > 1 else str,
         )
         watch = TrainingWatch(model, self.groups, scaler.inner, receivers)
         self._hooks = StepHooks(optimizers, cycle, scaler, self._meter.calls, watch=watch)
@@ -100,5 +102,6 @@ class Recorder(RecordedTraining):
 
     def close(self) -> None:
         """Detach from the model and the optimizer; what was recorded stays available."""
+        self._recording.cadence.close()
         self._hooks.close()
         self._meter.close()

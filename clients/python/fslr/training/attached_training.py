@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, NoReturn, Protocol, Self
 
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import policy_pb2, profile_pb2
@@ -95,6 +95,17 @@ class MeasuredTraining(ABC):
     ) -> None:
         """Close it."""
         self.close()
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse to be copied and pickled: it belongs to one training in one process.
+
+        Raises:
+            TypeError: Always.
+        """
+        raise TypeError(
+            f"{type(self).__name__} cannot be copied or pickled, because it belongs to a training "
+            "in this process; save its state_dict(), or keep it outside of what is copied"
+        )
 
     @abstractmethod
     def close(self) -> None:

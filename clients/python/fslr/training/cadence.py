@@ -86,6 +86,11 @@ class Cadence:
         self._unmoved_steps = 0
         self._warned_unmoved = False
         self._failed_step: int | None = None
+        self._is_closed = False
+
+    def close(self) -> None:
+        """Ignore what fails from now on; a listener may end the attachment within a step."""
+        self._is_closed = True
 
     def start_at(self, step: int) -> None:
         """Begin with a later step than the first one. Call it before the first step.
@@ -182,6 +187,8 @@ class Cadence:
             part: What failed.
             back_off: Whether to wait with the next measurement.
         """
+        if self._is_closed:
+            return True
         if back_off:
             self.back_off()
         if self._strict and not self.has_started:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import replace
 
+from fslr.errors import MeasurementError
 from fslr.training.cadence import Attempt
 from fslr.training.cycle_parts import Meter, Run, Scaler
 from fslr.training.events import Listeners, StepPart, Warned
@@ -29,6 +30,8 @@ class StepCycle:
         kept_decay_hint: What to tell the user the first time that a step is scaled and weight decay
             is to stay the same; empty: nothing.
         scaled_decay_hint: The same for the first step whose weight decay is scaled too.
+        uneven_steps: Returns why the ranks that train the model may make different numbers of
+            steps from now on, so that they cannot do anything together; empty: they do not.
 
     Attributes:
         applied: What the step under way, or the latest one, was multiplied by; one factor for each
@@ -46,6 +49,7 @@ class StepCycle:
         hint: str = "",
         kept_decay_hint: str = "",
         scaled_decay_hint: str = "",
+        uneven_steps: Callable[[], str] = str,
     ) -> None:
         self._run = run
         self._cadence = run.cadence
@@ -56,6 +60,8 @@ class StepCycle:
         self._hint = hint
         self._kept_decay_hint = kept_decay_hint
         self._scaled_decay_hint = scaled_decay_hint
+        self._uneven_steps = uneven_steps
+        self._are_steps_uneven = False
         self._keeps_weights = False  # those from before the step under way
         self._was_scaled = False
         self.applied: Sequence[float] = ()
@@ -135,6 +141,12 @@ class StepCycle:
 
     def _decide(self) -> None:
         """Decide whether the step is measured."""
+        if not self._are_steps_uneven and (reason := self._uneven_steps()):
+            self._are_steps_uneven = True  # for good: the ranks' counts of steps differ later, too
+            raise MeasurementError(reason)
+        if self._are_steps_uneven:
+            self._cadence.postpone()
+            return
         self._run.begin_step(self._scaler.learning_rates)
         if self._cadence.is_due and not self._rounds.suits():
             self._cadence.postpone()

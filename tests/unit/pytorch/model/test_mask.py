@@ -177,6 +177,27 @@ def test_a_key_may_be_one_of_a_mapping_or_of_the_keywords() -> None:
     assert nested.exact() == pytest.approx(direct.exact(), rel=1e-4)
 
 
+class Wrapper(nn.Module):
+    """Passes on whatever it is called with."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
+        return self.inner(*args, **kwargs)
+
+
+def test_a_key_of_a_mapping_is_found_behind_a_wrapper() -> None:
+    torch.manual_seed(0)
+    batch = {"tokens": tokens(), "keep": padding()}
+    inner = OfMapping()
+    wrapped = measurable(Wrapper(inner), (batch,), mask="keep")
+    direct = measurable(inner, (batch,), mask="keep")
+    wrapped.updates = direct.updates
+    assert wrapped.exact() == pytest.approx(direct.exact(), rel=1e-4)
+
+
 def raising(inputs: Any, _result: Any) -> Any:
     return inputs["nothing"]
 

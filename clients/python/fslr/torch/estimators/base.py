@@ -18,7 +18,7 @@ from fslr.torch.estimators.cutting import (
     mixes_examples,
 )
 from fslr.torch.estimators.probes import Probes
-from fslr.torch.model.batch import Batch
+from fslr.torch.model.batch import Batch, EmptyBatchError
 from fslr.torch.model.forward import BatchSizeError, Forward, Output, eager_execution, unwrap
 from fslr.torch.model.groups import ModelGroups
 from fslr.torch.model.isolation import isolated
@@ -119,6 +119,7 @@ class Estimator(ABC):
         Raises:
             MeasurementError: There is no batch; or the output for the last one does not fit it, or
                 does not depend on any group. Earlier batches for which this is so are left out.
+            EmptyBatchError: No batch has examples. One that has none is left out.
         """
         batches = [batch] if isinstance(batch, Batch) else list(batch)
         if not batches:
@@ -127,7 +128,14 @@ class Estimator(ABC):
         try:
             with isolated(self._model), eager_execution(), torch.enable_grad():
                 self.repeats = repeats
-                sums = self._sums_of_last(batches[-1], update, room)
+                sums = None
+                while sums is None:
+                    try:
+                        sums = self._sums_of_last(batches[-1], update, room)
+                    except EmptyBatchError:
+                        batches.pop()  # an epoch's last micro-batch may have no examples
+                        if not batches:
+                            raise
                 for earlier in reversed(batches[:-1]):
                     if sums.changes:
                         # The linearity error needs no precision: one batch is enough.
@@ -237,6 +245,8 @@ class Estimator(ABC):
                 return self._fitting_sums(self._limited(batch, room), update)
         except torch.OutOfMemoryError:
             raise
+        except EmptyBatchError:
+            return None
         except REFUSALS as error:
             if not self._has_left_out:
                 self._has_left_out = True

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fslr.errors import MeasurementError
 from fslr.torch.model.structure import map_tensors, tensors_in
 
 _INDEX_TYPES = {torch.int32, torch.int64}
@@ -43,6 +44,10 @@ class AutocastState:
         return torch.autocast(
             self.device_type, dtype=self.dtype, enabled=self.enabled, cache_enabled=False
         )
+
+
+class EmptyBatchError(MeasurementError):
+    """A batch has no examples."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,7 +177,13 @@ class Batch:
         )
 
     def chunks(self, count: int) -> list[Batch]:
-        """Return the batch in ``min(count, examples)`` chunks of nearly equal size."""
+        """Return the batch in ``min(count, examples)`` chunks of nearly equal size.
+
+        Raises:
+            EmptyBatchError: It has no examples.
+        """
+        if self.examples < 1:
+            raise EmptyBatchError("the batch has no examples, so there is nothing to measure")
         pieces = min(count, self.examples)
         edges = [round(self.examples * i / pieces) for i in range(pieces + 1)]
         return [self.select(start, stop) for start, stop in pairwise(edges)]

@@ -8,6 +8,7 @@ from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from fslr.advisor.v1 import layout_pb2
 from fslr.errors import AttachError
@@ -51,13 +52,15 @@ class ModelGroups:
     Raises:
         AttachError: The model or an optimizer is something else or cannot be used; an optimizer
             updates a tensor that is not a parameter of the model; none updates a trainable
-            parameter; or parameters are sharded by something other than FSDP2.
+            parameter; parameters are sharded by something other than FSDP2; or a lazy module has
+            none yet.
     """
 
     def __init__(self, model: nn.Module, optimizers: Optimizers) -> None:
         check_model(model)
         given = checked_optimizers(optimizers)
         model = unwrap(model)
+        _refuse_lazy(model)
         reshard(model)  # gathered parameters are different tensors
         refuse_foreign_shards(model)
         owners = updated_by(given)
@@ -201,6 +204,20 @@ def check_model(model: object) -> None:
         raise AttachError(
             f"the model is a {type(model).__name__}, not a torch.nn.Module; pass the module "
             "that the training loop calls first, and its optimizer second"
+        )
+
+
+def _refuse_lazy(model: nn.Module) -> None:
+    """Refuse a model with parameters that get their shapes in its first call.
+
+    Raises:
+        AttachError: There are such parameters.
+    """
+    lazy = [name for name, parameter in model.named_parameters() if is_lazy(parameter)]
+    if lazy:
+        raise AttachError(
+            f"{len(lazy)} parameter(s) of the model have no shape yet, first {lazy[0]!r}, because "
+            "they belong to lazy modules; call the model once on a batch, and attach then"
         )
 
 

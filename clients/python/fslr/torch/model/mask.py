@@ -148,9 +148,11 @@ def _lookup(key: str, arguments: Mapping[str, Any]) -> Any:
     """
     if key in arguments:
         return arguments[key]
-    for value in arguments.values():
-        if not isinstance(value, Tensor) and key in (found := entries(value)):
-            return found[key]
+    for argument in arguments.values():
+        # A wrapper's forward(*args) has its positional arguments in one tuple.
+        for value in (argument, *(argument if isinstance(argument, (tuple, list)) else ())):
+            if not isinstance(value, Tensor) and key in (found := entries(value)):
+                return found[key]
     raise MeasurementError(
         f"mask={key!r} does not exist in the batch; the model was called with: "
         f"{_listed(arguments)}; pass it to the model in every training call, or use a function of "

@@ -9,6 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
+from fslr.errors import MeasurementError
 from fslr.torch.optimizers import are_same
 from fslr.torch.steps.group_settings import WRITTEN
 from fslr.training.setting_factors import SettingFactors
@@ -239,7 +240,15 @@ def scaled_learning_rate(learning_rate: Any, factor: float, earlier: Any) -> Any
         learning_rate: The learning rate of the group.
         factor: The multiplier.
         earlier: The scaled learning rate of the step before; None: there is none.
+
+    Raises:
+        MeasurementError: The group has no learning rate any more.
     """
+    if learning_rate is None and factor != 1.0:
+        raise MeasurementError(
+            "the learning rate of a group of the optimizer is None now, so there is nothing to "
+            "multiply; give the group a number"
+        )
     scaled = learning_rate * factor if factor != 1.0 else learning_rate
     if not isinstance(scaled, Tensor):
         return scaled

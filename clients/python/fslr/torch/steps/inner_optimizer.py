@@ -81,6 +81,8 @@ def is_of(noted: NotedGroup, group: dict[str, Any]) -> bool:
 def learning_rate(group: dict[str, Any]) -> float:
     """Return the learning rate of a group; 0 if it has none."""
     value = group.get("lr")
+    if isinstance(value, Tensor):
+        value = value.detach()
     return 0.0 if value is None else float(value)
 
 

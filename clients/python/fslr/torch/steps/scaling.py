@@ -123,7 +123,7 @@ def _findings(optimizer: torch.optim.Optimizer) -> tuple[str, str, bool]:
     """Return why learning rates and updates cannot be scaled, and whether it was tried out."""
     for inner in inner_optimizers(optimizer):
         for name, reason in _NOT_LINEAR.items():
-            if type(inner) is getattr(torch.optim, name, None):
+            if isinstance(inner, getattr(torch.optim, name, ())):
                 return reason, "", True
     trial = try_out(optimizer)
     return trial.learning_rates, trial.updates, trial.was_possible

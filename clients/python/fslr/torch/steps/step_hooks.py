@@ -114,6 +114,7 @@ class StepHooks:
                     self._members[id(one)] = sorted({
                         places[id(i)] for i in inner if id(i) in places
                     })
+        self._is_closed = False
         self._owner: weakref.ref[object] | None = None
         self._on_abandoned: Callable[[], None] = self.close
         self._handles: list[Any] = []
@@ -181,7 +182,7 @@ class StepHooks:
         self, optimizer: torch.optim.Optimizer, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
         running = _running(self._members)
-        if running.count(id(optimizer)) > 1:
+        if self._is_closed or running.count(id(optimizer)) > 1:
             return None  # the step function calls that of its base class
         self._timer.begin_hooks()
         try:
@@ -207,7 +208,7 @@ class StepHooks:
 
     def _after_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         running = _running(self._members)
-        if running.count(id(optimizer)) > 1:
+        if self._is_closed or running.count(id(optimizer)) > 1:
             return
         self._timer.begin_hooks()
         try:
@@ -256,7 +257,12 @@ class StepHooks:
     @property
     def is_owned(self) -> bool:
         """Whether an attachment scales steps by these hooks."""
-        return self._owner is not None
+        return self._owner is not None and not self._is_closed
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the hooks do nothing any more."""
+        return self._is_closed
 
     @property
     def applied(self) -> Iterator[tuple[Tensor, float]]:
@@ -293,12 +299,22 @@ class StepHooks:
         self._attempt(self._scaler.restore)
 
     def close(self) -> None:
-        """Remove the hooks; the optimizers continue at the scheduled learning rates."""
+        """Remove the hooks; the optimizers continue at the scheduled learning rates.
+
+        PyTorch cannot go on with its hooks if one is removed during a step. So within a step they
+        stay, do nothing, and are removed when something else is attached.
+        """
+        self._is_closed = True
+        self._scaler.disarm()
+        if not _running(self._members):
+            self.remove()
+
+    def remove(self) -> None:
+        """Remove the hooks from the optimizers."""
         for handle in self._handles:
             handle.remove()
         for _, handle in (*self._pre_handles, *self._post_handles):
             handle.remove()
-        self._scaler.disarm()
 
 
 def refuse_attached(optimizers: Sequence[torch.optim.Optimizer]) -> None:
@@ -315,7 +331,9 @@ def refuse_attached(optimizers: Sequence[torch.optim.Optimizer]) -> None:
     for optimizer in optimizers:
         for one in with_held(optimizer):
             for hooks in filter(None, map(hooks_of, list(one._optimizer_step_pre_hooks.values()))):  # noqa: SLF001
-                if hooks.is_abandoned:
+                if hooks.is_closed:
+                    hooks.remove()
+                elif hooks.is_abandoned:
                     hooks.abandon()
                 elif hooks.owner is not None:
                     raise AttachError(
