@@ -128,7 +128,7 @@ class Estimator(ABC):
         try:
             with isolated(self._model), eager_execution(), torch.enable_grad():
                 self.repeats = repeats
-                sums = None
+                sums: ProjectionSums | None = None
                 while sums is None:
                     try:
                         sums = self._sums_of_last(batches[-1], update, room)
