@@ -298,6 +298,7 @@ def test_a_listener_may_close_the_attachment_within_a_step(
             optimizer.step()
     assert (attachment.failures, caplog.records) == (0, [])
     for parameter, start in zip(model.parameters(), before, strict=True):
+        assert parameter.grad is not None
         torch.testing.assert_close(parameter - start, -LEARNING_RATE * parameter.grad)
     again, _ = attached(model, optimizer)
     assert len(optimizer._optimizer_step_pre_hooks) == 1  # those of the closed one are gone
