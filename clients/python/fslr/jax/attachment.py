@@ -92,7 +92,7 @@ class Attachment(SteppedByLoop, AdvisedTraining):
         run.check(in_force.priors)
         if run.has_recipe and not (observe_only or is_wanted):
             in_force.ask(advisor, strict=strict)
-            run.start_with(in_force.priors or run.priors)
+            run.follow(in_force.priors)
         kept = "" if observe_only else kept_warning(parts.opt_state)
         if kept and run.weight_decay == policy_pb2.WEIGHT_DECAY_RULE_INDEPENDENT:
             parts.listeners.emit(Warned(0, kept))

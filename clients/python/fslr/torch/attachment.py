@@ -131,7 +131,7 @@ class Attachment(AdvisedTraining):
             run.check(in_force.priors)
             if run.has_recipe and not (observe_only or is_wanted):
                 in_force.ask(advisor, strict=strict)
-                run.start_with(in_force.priors or run.priors)
+                run.follow(in_force.priors)
         except BaseException:
             self._meter.close()
             raise

@@ -155,7 +155,7 @@ class AdvisedRun:
             self._warn(f"training starts without advice: {error}")
             self._emit_start(None)
             return
-        self.start_with(start.priors if priors is None else priors)
+        self._start_with(start.priors if priors is None else priors)
         self.weight_decay, self.has_recipe = start.weight_decay, start.has_recipe
         self._emit_start(start.mapping)
         if start.mapping is not None:
@@ -166,14 +166,23 @@ class AdvisedRun:
             for message in start.mapping.warnings:
                 self._warn(message)
 
-    def start_with(self, priors: Sequence[float]) -> None:
-        """Start with priors.
-
-        Args:
-            priors: One for each group; 0: it has none, and starts at 1.
-        """
+    def _start_with(self, priors: Sequence[float]) -> None:
         self.priors = list(priors)
         self.multipliers = [prior or 1.0 for prior in priors]
+
+    def follow(self, priors: Sequence[float] | None) -> None:
+        """Follow the policy's recipe, which is known only after :meth:`check`.
+
+        Args:
+            priors: Its priors, 0 for groups without one; None: it could not be asked for.
+        """
+        if priors is not None:
+            self._start_with(priors)
+        if self._opening.initial_weights_follow_recipe:  # the session has the opening of before
+            self._exchange.reopen()
+            self._reporter = MetricReporter(
+                self._exchange.background, self._opening.run, self._warn
+            )
 
     def _emit_start(self, mapping: profile_service_pb2.ValidateLayoutResponse | None) -> None:
         step, multipliers = self.cadence.step, tuple(self.multipliers)

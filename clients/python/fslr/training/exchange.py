@@ -15,7 +15,7 @@ from typing import Protocol
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import policy_pb2, profile_service_pb2
 from fslr.errors import LayoutMismatchError, ServiceError
-from fslr.protocols import Advisor
+from fslr.protocols import Advisor, RunSession
 from fslr.training.background import BackgroundSession, RequestError
 
 _NOTHING, _ANSWER, _UNUSABLE = 0.0, 1.0, 2.0
@@ -105,10 +105,21 @@ class Exchange:
         self._opening = opening
         self._ranks = ranks
         self._groups = [group.name for group in opening.layout.groups]
-        self._session = advisor.open_run(opening) if ranks.speaks else None
-        self._background = None if self._session is None else BackgroundSession(self._session)
         self._waiting = False
         self._unusable_answers = 0
+        self._open()
+
+    def _open(self) -> None:
+        self._session: RunSession | None = None
+        self._background: BackgroundSession | None = None
+        if self._ranks.speaks:
+            self._session = self._advisor.open_run(self._opening)
+            self._background = BackgroundSession(self._session)
+
+    def reopen(self) -> None:
+        """Open the run again, as its opening says by now; nothing may have been sent before."""
+        self.close()
+        self._open()
 
     @property
     def background(self) -> BackgroundSession | None:
