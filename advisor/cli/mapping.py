@@ -28,9 +28,11 @@ from advisor.cli.common import (
     say,
 )
 from advisor.cli.layout_files import read_request
+from advisor.cli.name_cells import NameCell
 from advisor.cli.profile import ProfileArgument
 from advisor.cli.run_reading import read_events
 from advisor.cli.tables import print_table
+from advisor.policy.counts import count_of
 from advisor.report import explanation
 from advisor.report.explanation import Explanation
 from advisor.report.mapping import MappingReport, mapping_report
@@ -100,7 +102,7 @@ def _mapping_table(report: MappingReport) -> Table:
     table = Table(
         Column("group", overflow="fold"), "match", "depth",
         box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False, title_justify="left",
-        title=f"{len(report.groups)} groups mapped onto {plain(report.profile)}",
+        title=f"{count_of(len(report.groups), 'group')} mapped onto {plain(report.profile)}",
     )  # fmt: skip
     if report.has_shapes:
         table.add_column("tensor", no_wrap=True)
@@ -112,12 +114,12 @@ def _mapping_table(report: MappingReport) -> Table:
         fans = f"{row.fan_in or '?'}->{row.fan_out or '?'}" if row.fan_in or row.fan_out else ""
         tensor = (format_tensor(row.kind, row.shape), fans)
         table.add_row(
-            plain(row.group),
+            NameCell(row.group),
             row.match,
             optional(row.depth_factor, format_number),
             *(tensor if report.has_shapes else ()),
             *([optional(row.prior, format_number)] if report.has_priors else ()),
-            plain(_list(row.sources)),
+            NameCell(_list(row.sources)),
         )
     return table
 
@@ -200,7 +202,7 @@ def _print_explanation(explained: Explanation) -> None:
         print_table(_explanation_table(explained))
         counts = ", ".join(f"{count} {outcome}" for outcome, count in explained.counts)
         say(
-            f"{len(explained.groups)} groups: {counts}; multipliers from "
+            f"{count_of(len(explained.groups), 'group')}: {counts}; multipliers from "
             f"{format_number(explained.lowest)} to {format_number(explained.highest)}"
         )
         if explained.roles:
@@ -235,8 +237,9 @@ def _stored_answer(
     groups, measured = len(summary.opening.layout.groups), len(found.measurement.unit_rates)
     if groups != measured:
         fail(
-            f"run {run} was restarted with a layout of {groups} groups, but its measurement at "
-            f"step {found.measurement.step} has {measured}; choose a --step after the restart"
+            f"run {run} was restarted with a layout of {count_of(groups, 'group')}, but its "
+            f"measurement at step {found.measurement.step} has {measured}; choose a --step after "
+            "the restart"
         )
     request = advisor_service_pb2.RecommendLRRequest(
         opening=summary.opening, measurement=found.measurement
@@ -256,7 +259,7 @@ def _explanation_table(explained: Explanation) -> Table:
     )  # fmt: skip
     for row in explained.groups:
         table.add_row(
-            plain(row.group),
+            NameCell(row.group),
             optional(row.measured, format_number),
             optional(row.relative_error, format_percent),
             optional(row.depth_factor, format_number),
@@ -280,7 +283,7 @@ def _recipe_table(explained: Explanation) -> Table:
     )  # fmt: skip
     for row in explained.roles:
         table.add_row(
-            plain(row.role),
+            NameCell(row.role),
             format_number(row.recipe),
             format_number(row.measured),
             format_percent(row.error),
@@ -299,7 +302,7 @@ def _references_table(explained: Explanation) -> Table:
     )  # fmt: skip
     for row in explained.groups:
         table.add_row(
-            plain(row.group),
+            NameCell(row.group),
             format_number(row.depth_factor),
             format_number(row.reference),
             optional(row.prior, format_number),

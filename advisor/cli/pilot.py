@@ -31,6 +31,7 @@ from advisor.cli.run_reading import ReadRun, read_run
 from advisor.cli.run_view import run_view
 from advisor.cli.tables import print_view
 from advisor.policy.control_characters import without_controls
+from advisor.policy.counts import count_of
 from advisor.report.pilot import (
     MIN_MEASUREMENTS,
     Framework,
@@ -102,9 +103,10 @@ def pilot(
         _print_lines(found, lines)
     elif found.step is PilotStep.OBSERVE:
         say(
-            f"The run has {found.measurements} measurements, and {MIN_MEASUREMENTS} are needed. "
-            f"Let it train on, then run `advisor pilot {plain(profile)}` again. A short training "
-            "measures more with `max_overhead=None` or a smaller `max_interval_steps`."
+            f"The run has {count_of(found.measurements, 'measurement')}, and {MIN_MEASUREMENTS} "
+            f"are needed. Let it train on, then run `advisor pilot {plain(profile)}` again. A "
+            "short training measures more with `max_overhead=None` or a smaller "
+            "`max_interval_steps`."
         )
     elif content is not None:
         print_view(run_view(content.figures, datetime.now(UTC), measurements=0))

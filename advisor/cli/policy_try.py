@@ -32,6 +32,7 @@ from advisor.cli.run_reading import read_events
 from advisor.cli.tables import print_table
 from advisor.errors import RecipeNotFoundError
 from advisor.policy import InvalidValueError, LayoutMismatchError, Policy
+from advisor.policy.counts import count_of
 from advisor.registry.profiles import VersionInfo
 from advisor.registry.resource_names import ProfileReference, RecipeReference
 from advisor.report.policies import ReplayRow
@@ -149,12 +150,14 @@ def _replay(
         _answered(event, measurement_from_proto(event.measurement, opening)) for event in own
     ]
     left = {
-        "measurements of an earlier layout": len(events) - len(present),
-        "measurements against other versions of the profile": len(present) - len(own),
+        "of an earlier layout": len(events) - len(present),
+        "against other versions of the profile": len(present) - len(own),
     }
-    words = ", ".join(f"{count} {what}" for what, count in left.items() if count)
+    words = ", ".join(
+        f"{count_of(count, 'measurement')} {what}" for what, count in left.items() if count
+    )
     recipe = _recipe(advisor, opening.recipe or policy.recipe)
-    with progress(f"replaying {len(history)} measurements"):
+    with progress(f"replaying {count_of(len(history), 'measurement')}"):
         return replay(loaded, opening, history, policy, recipe=recipe), words
 
 

@@ -25,6 +25,7 @@ from advisor.cli.common import (
     print_registered,
     say,
 )
+from advisor.cli.name_cells import NameCell
 from advisor.cli.progress import counted, progress
 from advisor.cli.tables import print_table
 from advisor.policy.control_characters import without_controls
@@ -140,8 +141,8 @@ def _unit_rates_table(rates: UnitRateTable) -> Table:
         rms = "" if row.initial_rms is None else format_number(row.initial_rms)
         tensor = (format_tensor(row.kind, row.shape), rms)
         table.add_row(
-            plain(row.group),
-            plain(row.role),
+            NameCell(row.group),
+            NameCell(row.role),
             *(tensor if has_tensors else ()),
             *map(format_number, row.unit_rates),
         )

@@ -22,6 +22,7 @@ from advisor.cli.common import (
     print_json,
     say,
 )
+from advisor.cli.name_cells import NameCell
 from advisor.cli.tables import print_table
 from advisor.report.profile_diff import ProfileDifference, profile_difference
 from advisor.report.words import format_number
@@ -94,7 +95,7 @@ def _rates_table(difference: ProfileDifference) -> Table:
         table.caption = "no step is recorded in both versions"
     for row in difference.rates:
         table.add_row(
-            plain(row.group),
+            NameCell(row.group),
             format_number(row.old_median),
             format_number(row.new_median),
             "-" if row.ratio is None else format_number(row.ratio),

@@ -29,6 +29,7 @@ from advisor.cli.profile import ProfileArgument
 from advisor.cli.progress import progress
 from advisor.policy import InvalidValueError
 from advisor.policy.control_characters import without_controls
+from advisor.policy.counts import count_of
 from advisor.registry.merging import merge as merged
 from advisor.registry.profiles import ProfileContent
 from advisor.registry.resource_names import parse_profile_name
@@ -120,9 +121,10 @@ def merge(
             "largest_spread": spread.largest,
         })
         return
+    recordings = count_of(content.provenance.recordings, "recording")
     say(
-        f"wrote [bold]{plain(str(output))}[/]: {content.provenance.recordings} recordings, median "
-        f"spread {format_percent(spread.median, digits=1)}, largest "
+        f"wrote [bold]{plain(str(output))}[/]: {recordings}, median spread "
+        f"{format_percent(spread.median, digits=1)}, largest "
         f"{format_percent(spread.largest, digits=1)}"
     )
 

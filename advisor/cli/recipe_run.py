@@ -11,6 +11,7 @@ from rich.table import Column, Table
 
 from advisor.cli.common import Json, fail, plain, print_json, say, warn
 from advisor.cli.layout_files import read_request
+from advisor.cli.name_cells import NameCell
 from advisor.cli.recipe import RecipeArgument, read_recipe, recipe_errors
 from advisor.cli.recipe_tables import (
     TABLE_STYLE,
@@ -29,6 +30,7 @@ from advisor.policy import (
     map_layout,
 )
 from advisor.policy.aliases import check_aliases
+from advisor.policy.counts import count_of
 from advisor.recipes import (
     Finding,
     FindingKind,
@@ -159,18 +161,14 @@ def check(
         })
     else:
         count = int(found.has_rule.sum())
-        say(f"{plain(found.recipe.name)} has a rule for {count} of {len(run)} groups")
+        say(f"{plain(found.recipe.name)} has a rule for {count} of {count_of(len(run), 'group')}")
         for finding in findings:
             color = "red" if finding in problems else "yellow"
             word = "problem" if finding in problems else "warning"
             say(f"[{color}]{word}:[/] {plain(_sentence(finding))}")
         print_conditions(found.recipe)
     if problems:
-        fail(f"{found.recipe.name} does not fit this run: {_counted(len(problems))}")
-
-
-def _counted(problems: int) -> str:
-    return "1 problem" if problems == 1 else f"{problems} problems"
+        fail(f"{found.recipe.name} does not fit this run: {count_of(len(problems), 'problem')}")
 
 
 def _given(head_size: float, batch: float, tokens: float, sequence: float) -> dict[Ratio, float]:
@@ -218,8 +216,8 @@ def _factors_table(found: RecipeFactors, rows: Sequence[RoleFactors], *, by_grou
     table = Table(
         Column("group" if by_group else "role", overflow="fold"),
         "kind",
-        title=f"{len(found.has_rule)} groups by {plain(found.recipe.name)}: factors on the base's "
-        "settings",
+        title=f"{count_of(len(found.has_rule), 'group')} by {plain(found.recipe.name)}: factors on "
+        "the base's settings",
         caption="\n".join(filter(None, notes)),
         caption_justify="left",
         **TABLE_STYLE,
@@ -233,7 +231,8 @@ def _factors_table(found: RecipeFactors, rows: Sequence[RoleFactors], *, by_grou
         table.add_column("rms", justify="right")
     for row in rows:
         kind = "" if row.kind is GroupKind.UNKNOWN else row.kind.value
-        cells = [plain(row.names[0] if by_group else row.role), kind + "*" * row.residual_output]
+        name = NameCell(row.names[0] if by_group else row.role)
+        cells = [kind + "*" * row.residual_output]
         cells += [] if by_group else [str(len(row.names))]
         if row.no_rule is None:
             factors = dict(row.factors)
@@ -241,7 +240,7 @@ def _factors_table(found: RecipeFactors, rows: Sequence[RoleFactors], *, by_grou
         else:
             cells += ["no rule", *[""] * (len(fields) - 1)]
         cells += [format_number(row.initial_rms[0]) if row.initial_rms else ""] * has_rms
-        table.add_row(*cells)
+        table.add_row(name, *cells)
     return table
 
 

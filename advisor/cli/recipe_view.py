@@ -8,9 +8,12 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from advisor.cli.common import plain
+from advisor.cli.name_cells import NameCell
+from advisor.policy.counts import count_of
 from advisor.report.followed_recipe import FollowedRecipe, FollowedRoleRow
 from advisor.report.recipe_sentences import recipe_sentences, role_verdict
 from advisor.report.texts import Texts
+from advisor.report.words import format_number
 
 _TEXTS = Texts("en")
 
@@ -28,7 +31,7 @@ def recipe_view(recipe: FollowedRecipe, most: int, *, observes_only: bool) -> li
     title = Text.from_markup(f"[bold]{_TEXTS('recipe')}[/]\n{plain(' '.join(found))}")
     rows = sorted(recipe.rows, key=lambda row: row.agrees is not False)
     more = len(rows) - most
-    after = [Text(f"and {more} more roles")] if more > 0 else []
+    after = [Text(f"and {count_of(more, 'more role')}")] if more > 0 else []
     return [title, *parts, _table(rows[:most], observes_only=observes_only), *after]
 
 
@@ -41,7 +44,9 @@ def disagreement_line(recipe: FollowedRecipe | None) -> list[str]:
     if recipe is None or not recipe.apart:
         return []
     off, count = len(recipe.apart), recipe.compared
-    return [f"recipe and measurements disagree in {off} of {count} roles; see `run show`"]
+    return [
+        f"recipe and measurements disagree in {off} of {count_of(count, 'role')}; see `run show`"
+    ]
 
 
 def _table(rows: list[FollowedRoleRow], *, observes_only: bool) -> Table:
@@ -56,7 +61,7 @@ def _table(rows: list[FollowedRoleRow], *, observes_only: bool) -> Table:
     for row in rows:
         verdict = role_verdict(row, _TEXTS)
         table.add_row(
-            plain(row.role),
+            NameCell(row.role),
             _number(row.recipe),
             _number(row.measured),
             _number(row.multiplier),
@@ -66,4 +71,4 @@ def _table(rows: list[FollowedRoleRow], *, observes_only: bool) -> Table:
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else f"{value:.3g}"
+    return "" if value is None else format_number(value, 3)

@@ -33,6 +33,7 @@ from advisor.cli.run_metrics import metrics_table
 from advisor.cli.run_reading import read_events, read_metrics, read_run
 from advisor.cli.run_view import groups_table, run_view
 from advisor.cli.tables import print_table, print_view
+from advisor.policy.counts import count_of
 from advisor.report.metrics import metric_rows, metric_series
 from advisor.report.runs import RunRow, run_state
 from advisor.report.words import format_number
@@ -132,8 +133,8 @@ def show(
         print_table(groups_table(rows, observes_only=figures.observes_only))
     if figures.left_out:
         warn(
-            f"{figures.left_out} measurements of an earlier layout are left out: the run was "
-            "restarted with other groups"
+            f"{count_of(figures.left_out, 'measurement')} of an earlier layout left out: the run "
+            "was restarted with other groups"
         )
     if figures.run.HasField("concurrent_time"):
         time = date_with_seconds(figures.run.concurrent_time.ToDatetime(UTC))
@@ -155,7 +156,9 @@ def delete(
     with client(address) as advisor:
         summary = advisor.get_run(run, project=project)
         state = run_state(summary, datetime.now(UTC))
-        confirm(f"Delete run {run} ({summary.measurements} measurements, {state})?", yes=yes)
+        confirm(
+            f"Delete run {run} ({count_of(summary.measurements, 'measurement')}, {state})?", yes=yes
+        )
         advisor.delete_run(run, project=project)
     if as_json:
         print_json({"run": run, "deleted": True})

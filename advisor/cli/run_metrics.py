@@ -30,6 +30,7 @@ from advisor.cli.progress import counted, progress
 from advisor.cli.run_reading import read_events
 from advisor.cli.tables import print_table
 from advisor.policy.control_characters import without_controls
+from advisor.policy.counts import count_of
 from advisor.report.metrics import MetricRow, metric_rows, metric_series, relations
 from advisor.report.relation import relation_sentence
 from advisor.report.words import format_number
@@ -98,7 +99,7 @@ def report_metrics(
         fail("a metric is given twice; give each name once")
     with client(address) as advisor:
         advisor.report_run_metrics(run, step, parsed, project=project)
-    say(f"stored {len(parsed)} metrics of [bold]{plain(run)}[/] at step {step}")
+    say(f"stored {count_of(len(parsed), 'metric')} of [bold]{plain(run)}[/] at step {step}")
 
 
 def _parsed(text: str) -> tuple[str, float]:

@@ -11,9 +11,11 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from advisor.cli.common import plain
+from advisor.cli.name_cells import NameCell
 from advisor.cli.recipe_view import disagreement_line, recipe_view
 from advisor.cli.sparklines import sparkline
 from advisor.policy.control_characters import without_controls
+from advisor.policy.counts import count_of
 from advisor.report.contributions import RECENT_POINTS, ContributionRow, contributions
 from advisor.report.points import Point
 from advisor.report.recommendations import RecommendedGroupRow, RecommendedRoleRow
@@ -64,7 +66,9 @@ def run_view(
     parts += [*gap, roles_table(figures, roles)]
     more = len(figures.reader.roles.names) - roles
     if more > 0:
-        parts.append(Text(f"and {more} more roles; `run show --groups` lists every group"))
+        parts.append(
+            Text(f"and {count_of(more, 'more role')}; `run show --groups` lists every group")
+        )
     parts += map(Text, notes_on_groups(figures.recommended_groups()))
     recipe = figures.recipe()
     if is_compact:
@@ -108,7 +112,7 @@ def header(figures: RunFigures, now: datetime) -> Text:
     step = f"step {row.last_step:,}" + (f" of {planned:,}" if planned else "")
     return Text.from_markup(
         f"[bold]{plain(figures.run.name)}[/]  {row.state}, {step}\n"
-        f"profile {plain(profile)}{follows}, {row.measurements} measurements, "
+        f"profile {plain(profile)}{follows}, {count_of(row.measurements, 'measurement')}, "
         f"{row.lost_measurements} lost"
         + (", [bold]observes only: nothing is applied[/]" if figures.observes_only else "")
     )
@@ -204,13 +208,13 @@ def roles_table(figures: RunFigures, most: int) -> Table:
             continue
         trend = [None if each is None else float(each[i]) for each in shares]
         table.add_row(
-            plain(row.role),
+            NameCell(row.role),
             str(row.groups),
             f"{percents[row.role]}%" if row.role in percents else "",
             sparkline(trend, width, from_zero=True),
             _range(row.min_multiplier, row.max_multiplier),
-            "" if row.effective is None else f"{row.effective:.3g}",
-            *([f"{row.decay:.2g}" if row.decay is not None else ""] if decays else []),
+            "" if row.effective is None else format_number(row.effective, 3),
+            *([format_number(row.decay, 2) if row.decay is not None else ""] if decays else []),
         )
     return table
 
@@ -247,7 +251,10 @@ def notes_on_groups(rows: Sequence[RecommendedGroupRow], most: int = 6) -> list[
     ]
     outliers = [row.group for row in rows if row.is_outlier]
     if outliers:
-        found.append(f"{len(outliers)} differ from their role: {_listed(outliers, most)}")
+        differing = (
+            "1 differs from its" if len(outliers) == 1 else f"{len(outliers)} differ from their"
+        )
+        found.append(f"{differing} role: {_listed(outliers, most)}")
     return found
 
 
@@ -300,7 +307,7 @@ def groups_table(rows: Sequence[RecommendedGroupRow], *, observes_only: bool = F
     )  # fmt: skip
     for row in rows:
         table.add_row(
-            plain(row.group),
+            NameCell(row.group),
             format_number(row.measured),
             format_percent(row.relative_error),
             "" if row.share is None else format_percent(row.share, digits=1),
@@ -312,5 +319,5 @@ def groups_table(rows: Sequence[RecommendedGroupRow], *, observes_only: bool = F
 
 
 def _range(low: float, high: float) -> str:
-    first, last = f"{low:.2g}", f"{high:.2g}"
+    first, last = format_number(low, 2), format_number(high, 2)
     return first if first == last else f"{first} to {last}"

@@ -15,6 +15,7 @@ from advisor.document.scales import (
     log_scale,
     value_scale,
 )
+from advisor.report.words import format_number
 
 WIDTH = 720
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 24, 28, 42
@@ -305,7 +306,7 @@ def range_chart(ranges: Sequence[ValueRange], axes: Axes) -> Markup:
         pieces.append(svg.circle(scale.at(each.middle), y, color, 5))
         pieces += [_cross(scale.at(mark), y) for mark in each.marks]
         at = max(scale.at(value) for value in (each.high, *each.marks))
-        pieces.append(svg.text(at + 10, y + 4, f"{each.middle:.3g}", color=svg.INK))
+        pieces.append(svg.text(at + 10, y + 4, format_number(each.middle, 3), color=svg.INK))
     pieces.append(svg.bottom_axis(scale, rows.bottom, axes.x))
     return svg.picture(WIDTH, rows.bottom + _BOTTOM - 4, axes.description, pieces)
 

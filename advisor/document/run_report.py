@@ -259,7 +259,7 @@ def _range(low: float, high: float, texts: Texts) -> str:
 
 def _short(value: float) -> str:
     """Return a number with three significant digits."""
-    return f"{value:.3g}"
+    return format_number(value, 3)
 
 
 def breakable(words: object) -> Markup:

@@ -7,6 +7,7 @@ import math
 from dataclasses import dataclass
 
 from advisor.policy.control_characters import check_controls
+from advisor.policy.counts import count_of
 from advisor.policy.errors import InvalidValueError
 
 MAX_NAME_CHARACTERS = 512
@@ -120,7 +121,7 @@ def _check_given_position(path: str, group: Group) -> None:
     if len(group.inner_indices) != len(group.inner_counts):
         raise InvalidValueError(
             f"{path}.inner_counts",
-            f"{len(group.inner_counts)} entries, but inner_indices has "
+            f"{count_of(len(group.inner_counts), 'entry')}, but inner_indices has "
             f"{len(group.inner_indices)}; give one for each",
         )
     for i, (inner, count) in enumerate(zip(group.inner_indices, group.inner_counts, strict=True)):

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 
 from advisor.policy.block_rows import Row, RowKey, rows_of, size_changes
 from advisor.policy.control_characters import check_controls
+from advisor.policy.counts import count_of
 from advisor.policy.errors import InvalidValueError, shown
 from advisor.policy.groups import MAX_GROUPS, MAX_NAME_CHARACTERS, Group, check_group
 from advisor.policy.name_patterns import check_templates, compile_templates
@@ -118,8 +119,8 @@ class Layout:
         if len(initial_rms) not in {0, len(self.groups)}:
             raise InvalidValueError(
                 "initial_rms",
-                f"{len(initial_rms)} entries, but there are {len(self.groups)} groups; give one "
-                "for each, or none",
+                f"{count_of(len(initial_rms), 'entry')}, but the layout has "
+                f"{count_of(len(self.groups), 'group')}; give one for each, or none",
             )
         for i, rms in enumerate(initial_rms):
             if rms is not None:
@@ -168,8 +169,8 @@ def _check_frozen_sizes(sizes: Sequence[int], frozen: int) -> None:
     if len(sizes) not in {0, frozen}:
         raise InvalidValueError(
             "frozen_parameter_counts",
-            f"{len(sizes)} entries, but there are {frozen} frozen_names; give one for each, or "
-            "none",
+            f"{count_of(len(sizes), 'entry')}, but the layout has "
+            f"{count_of(frozen, 'frozen name')}; give one for each, or none",
         )
     if any(size < 0 for size in sizes):
         raise InvalidValueError("frozen_parameter_counts", f"{min(sizes)} is below 0")

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advisor.policy.arrays import Floats
+from advisor.policy.counts import count_of
 from advisor.policy.errors import InvalidValueError
 from advisor.policy.ranges import COUNT, FINITE, NON_NEGATIVE, POSITIVE, STEP, Range
 
@@ -54,8 +55,8 @@ def check_array(field: str, values: NDArray[Any], groups: int) -> None:
     if values.shape != (groups,):
         raise InvalidValueError(
             field,
-            f"{len(values)} entries, but the layout has {groups} groups; send one entry for each "
-            "group in layout order",
+            f"{count_of(len(values), 'entry')}, but the layout has {count_of(groups, 'group')}; "
+            "send one entry for each group in layout order",
         )
     ARRAY_RANGES[field].check_each(field, values)
 
@@ -125,7 +126,9 @@ class Measurement:
             NUMBER_RANGES[field].check(field, getattr(self, field))
         if self.advised is not None and self.advised.shape != (groups,):
             raise InvalidValueError(
-                "advised", f"{len(self.advised)} entries, but the layout has {groups} groups"
+                "advised",
+                f"{count_of(len(self.advised), 'entry')}, but the layout has "
+                f"{count_of(groups, 'group')}",
             )
         for field in ("unit_rates", "relative_errors", "multipliers"):
             check_array(field, getattr(self, field), groups)

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advisor.policy.aliases import GroupAlias, check_aliases
+from advisor.policy.counts import count_of
 from advisor.policy.errors import InvalidValueError
 from advisor.policy.layout import Layout
 from advisor.policy.ranges import MAX_STEP, POSITIVE, STEP
@@ -68,7 +69,7 @@ class Profile:
         """Check ranges and shapes."""
         if not 1 <= len(self.steps) <= MAX_POINTS:
             raise InvalidValueError(
-                "points", f"{len(self.steps)} points, but 1 to {MAX_POINTS} are needed"
+                "points", f"{count_of(len(self.steps), 'point')}, but 1 to {MAX_POINTS} are needed"
             )
         self._check_shapes()
         outside = np.flatnonzero(~STEP.contains_each(self.steps))
@@ -122,8 +123,8 @@ class Profile:
             if values is not None and values.shape != shape:
                 raise InvalidValueError(
                     field,
-                    f"the shape is {values.shape}, but {points} points of a layout of {groups} "
-                    f"groups have {shape}",
+                    f"the shape is {values.shape}, but it must be {shape}, for "
+                    f"{count_of(points, 'point')} of a layout of {count_of(groups, 'group')}",
                 )
 
     def _check_optional(self) -> None:

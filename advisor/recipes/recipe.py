@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from advisor.policy import GroupKind, InvalidValueError, shown
 from advisor.policy.control_characters import check_controls
+from advisor.policy.counts import count_of
 from advisor.policy.optimizer_families import FAMILIES, optimizer_family
 from advisor.policy.ratios import GIVEN_RATIOS, Powers, Ratio
 
@@ -199,7 +200,9 @@ def check_row_count(rows: int) -> None:
         InvalidValueError: It is not from 1 to ``MAX_ROWS``.
     """
     if not 1 <= rows <= MAX_ROWS:
-        raise InvalidValueError("groups", f"{rows} rows, but 1 to {MAX_ROWS} are needed")
+        raise InvalidValueError(
+            "groups", f"{count_of(rows, 'row')}, but 1 to {MAX_ROWS} are needed"
+        )
 
 
 def _check_rows(rows: Sequence[Row], optimizers: Sequence[str]) -> None:

@@ -7,6 +7,7 @@ import re
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from advisor.policy.counts import count_of
 from advisor.recipes import recipe_from_fields
 from advisor.report.words import format_rules
 from advisor.store.codec import decode_policy
@@ -63,7 +64,7 @@ def audit_detail(action: str, text: str) -> str:
         if action == "set recipe":
             recipe = recipe_from_fields(json.loads(text))
             families = ", ".join(recipe.optimizers) or "all optimizers"
-            return f"{len(recipe.rows)} rows, for {families}"
+            return f"{count_of(len(recipe.rows), 'row')}, for {families}"
     except (ValueError, TypeError, KeyError):
         return text
     return text[:_SHORT_DIGEST_CHARACTERS] if _DIGEST.fullmatch(text) else text

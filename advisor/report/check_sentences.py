@@ -58,10 +58,10 @@ def _sentence(row: CheckRow, part: str, texts: Texts) -> str:
     return texts(f"check.{row.check}.{part}", **values)
 
 
-def _in_words(value: Value, texts: Texts) -> str:
+def _in_words(value: Value, texts: Texts) -> str | int:
     """Return a value for a sentence; of a long list only the first names."""
     if not isinstance(value, tuple):
-        return str(value)
+        return value
     names = comma(texts).join(value[:_MAX_LISTED])
     more = len(value) - _MAX_LISTED
     return texts("check.more", names=names, count=more) if more > 0 else names

@@ -6,6 +6,7 @@ import enum
 import json
 from dataclasses import dataclass
 
+from advisor.policy.counts import count_of
 from advisor.report.run_figures import RunFigures
 from fslr.resource_names import DEFAULT_PROJECT
 
@@ -80,7 +81,7 @@ class Pilot:
         Args:
             step: The step.
         """
-        counted = f"run {self.run}, {self.measurements} measurements"
+        counted = f"run {self.run}, {count_of(self.measurements, 'measurement')}"
         match step:
             case PilotStep.RECORD:
                 return self.file if self.has_file else ""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from advisor.policy import Policy
+from advisor.policy.counts import count_of
 from advisor.report.profiles import names_only_in
 from advisor.report.words import format_number, short_name
 from advisor.wire import policy_to_proto
@@ -186,5 +187,5 @@ def _word(value: Any) -> str:
         return ", ".join(map(_word, flat)) or "-"
     numbers = [item for item in flat if isinstance(item, (int, float))]
     if len(numbers) < len(flat):
-        return f"{len(flat)} entries"
-    return f"{len(flat)} values, median {format_number(statistics.median(numbers))}"
+        return count_of(len(flat), "entry")
+    return f"{count_of(len(flat), 'value')}, median {format_number(statistics.median(numbers))}"

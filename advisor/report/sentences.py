@@ -44,8 +44,8 @@ def reason(row: RecommendedGroupRow, texts: Texts) -> str:
     found = [
         texts(
             f"reason.{name}",
-            ratio=f"{row.measured / row.reference:.3g}" if row.reference else "?",
-            raw=f"{row.raw:.3g}",
+            ratio=format_number(row.measured / row.reference, 3) if row.reference else "?",
+            raw=format_number(row.raw, 3),
             error=format_percent(row.relative_error),
         )
     ]
@@ -67,12 +67,13 @@ def decay_text(decay: float | None, factor: float, texts: Texts) -> str:
         texts: The language's texts.
     """
     is_kept = math.isclose(factor, 1, rel_tol=1e-6)
-    change = texts("decay.kept") if is_kept else texts("decay.factor", factor=f"{factor:.3g}")
+    changed = texts("decay.factor", factor=format_number(factor, 3))
+    change = texts("decay.kept") if is_kept else changed
     if decay is None:
         return change
     if not decay:
         return texts("decay.none")
-    return texts("decay.value", decay=f"{decay:.3g}", change=change)
+    return texts("decay.value", decay=format_number(decay, 3), change=change)
 
 
 def limit_texts(limits: Limit, texts: Texts) -> list[str]:
@@ -162,8 +163,8 @@ def recommended_text(figures: RunFigures, texts: Texts) -> str:
     key = "would_have_been.sentence" if figures.observes_only else "recommended.sentence"
     return texts(
         key,
-        low=f"{newest.min_multiplier:.3g}",
-        high=f"{newest.max_multiplier:.3g}",
+        low=format_number(newest.min_multiplier, 3),
+        high=format_number(newest.max_multiplier, 3),
         held=sum(count for outcome, count in newest.outcomes.items() if is_held(outcome)),
         groups=newest.outcomes.total(),
     )
@@ -180,7 +181,7 @@ def learning_rates_text(figures: RunFigures, texts: Texts) -> str:
     if found is None:
         return ""
     key = "would_have_been.rates" if figures.observes_only else "recommended.rates"
-    return texts(key, low=f"{found[0]:.3g}", high=f"{found[1]:.3g}")
+    return texts(key, low=format_number(found[0], 3), high=format_number(found[1], 3))
 
 
 def cost_text(cost: MeasuringCost, texts: Texts) -> str:
@@ -193,7 +194,7 @@ def cost_text(cost: MeasuringCost, texts: Texts) -> str:
     count = cost.measurements
     if cost.median_seconds is None:
         return texts("cost.absent", measurements=count)
-    seconds = f"{cost.median_seconds:.2g}"
+    seconds = format_number(cost.median_seconds, 2)
     if cost.overhead is None:
         return texts("cost.seconds", measurements=count, seconds=seconds)
     overhead = f"{100 * cost.overhead:.2g}%"

@@ -47,13 +47,21 @@ _LIMIT_SENTENCES = {
     Limit.ROUNDING: "The multiplier was rounded within its noise (`multiplier_values_per_octave`).",
 }
 
+_MAX_PLAIN = 1e7  # numbers from here on have an exponent
+
 NO_RULES = "the defaults"
 """How rules are written that all have their default values."""
 
 
-def format_number(value: float) -> str:
-    """Return a number with four significant digits."""
-    return f"{value:.4g}"
+def format_number(value: float, digits: int = 4) -> str:
+    """Return a number, such as ``0.05``, ``12350`` or ``5.9e-05``; the scripts write them alike.
+
+    Args:
+        value: The number.
+        digits: Number of significant digits.
+    """
+    text = f"{value:.{digits}g}"
+    return f"{float(text):.0f}" if "e+" in text and abs(value) < _MAX_PLAIN else text
 
 
 def format_percent(ratio: float, *, digits: int = 0) -> str:

@@ -167,8 +167,8 @@ def _keeping_language(request: Request, response: Kind) -> Kind:
     return response
 
 
-def _number(value: float | None) -> str:
-    return _ABSENT if value is None else format_number(value)
+def _number(value: float | None, digits: int = 4) -> str:
+    return _ABSENT if value is None else format_number(value, digits)
 
 
 def _percent(value: float | None, digits: int = 0) -> str:

@@ -10,6 +10,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from numpy.typing import NDArray
 
 from advisor.policy import GroupAlias, InvalidValueError, Layout, Policy, role_coherences
+from advisor.policy.counts import count_of
 from advisor.registry.profiles import (
     ProfileContent,
     ProfileHeader,
@@ -142,7 +143,7 @@ def _check_lengths(points: _Points, groups: int) -> None:
             if entries != groups:
                 raise InvalidValueError(
                     f"points[{i}].{field}",
-                    f"{entries} entries, but the layout has {groups} groups",
+                    f"{count_of(entries, 'entry')}, but the layout has {count_of(groups, 'group')}",
                 )
 
 
@@ -151,8 +152,8 @@ def _check_correlations(points: _Points, pairs: int) -> None:
         if len(point.correlations) != pairs:
             raise InvalidValueError(
                 f"points[{i}].correlations",
-                f"{len(point.correlations)} entries, but there are {pairs} correlated_groups; "
-                "give one for each pair in every point",
+                f"{count_of(len(point.correlations), 'entry')}, but there are {pairs} "
+                "correlated_groups; give one for each pair in every point",
             )
         if pairs and point.coherences:
             raise InvalidValueError(
@@ -172,20 +173,22 @@ def _check_optional_fields(points: _Points, roles: int) -> None:
         if len(point.coherences) != coherences:
             raise InvalidValueError(
                 f"points[{i}].coherences",
-                f"{len(point.coherences)} entries, but the layout has {roles} roles; give one for "
-                "each role in every point, or none at all",
+                f"{count_of(len(point.coherences), 'entry')}, but the layout has "
+                f"{count_of(roles, 'role')}; give one for each role in every point, or none at all",
             )
         if len(point.spreads) != spreads:
             raise InvalidValueError(
                 f"points[{i}].spreads",
-                f"{len(point.spreads)} entries; give one for each group in every point, or none",
+                f"{count_of(len(point.spreads), 'entry')}; give one for each group in every point, "
+                "or none",
             )
         for field in ("weight_rms", "update_rms"):
             entries = len(getattr(point, field))
             if entries != (len(first.unit_rates) if getattr(first, field) else 0):
                 raise InvalidValueError(
                     f"points[{i}].{field}",
-                    f"{entries} entries; give one for each group in every point, or none",
+                    f"{count_of(entries, 'entry')}; give one for each group in every point, or "
+                    "none",
                 )
         if point.HasField("learning_rate") != first.HasField("learning_rate"):
             raise InvalidValueError(

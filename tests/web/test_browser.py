@@ -324,7 +324,7 @@ def test_keys_move_the_cursor_say_the_values_and_open_the_table(desk: Page) -> N
     heat_map.focus()
     page.keyboard.press("ArrowDown")
     said = page.locator('[data-chart="blocks"] .values').text_content()
-    assert re.fullmatch(r"step 0, blocks\.0: \d+(\.\d+)? %", said)
+    assert re.fullmatch(r"step 0, blocks\.0: \d+(\.\d+)?%", said)
     page.keyboard.press("Enter")
     page.wait_for_selector("#groups h2:has-text('blocks.0')")
 

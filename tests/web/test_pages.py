@@ -206,7 +206,7 @@ def test_the_page_shows_the_three_figures(viewer: Any) -> None:
     japanese = viewer.get(_BASE, headers={"accept-language": "ja,en;q=0.5"}).text
     assert '<html lang="ja">' in japanese
     assert "出力全体の変化" in japanese
-    shares = [int(found) for found in re.findall(r'class="value">(-?\d+) %', page)]
+    shares = [int(found) for found in re.findall(r'class="value">(-?\d+)%', page)]
     assert sum(shares) == 100
 
 
@@ -388,4 +388,4 @@ def test_a_run_of_one_point_and_one_without_its_layout(service: WebService, view
         changed = Run(client, "single", names=[*NAMES[:2], NAMES[-1]])
         changed.measure()
         changed.close()
-        eventually(lambda: "1 earlier measurements have" in viewer.get(base).text or None)
+        eventually(lambda: "1 earlier measurement has" in viewer.get(base).text or None)

@@ -6,6 +6,7 @@ import functools
 import tomllib
 from collections.abc import Mapping
 from importlib import resources
+from numbers import Integral
 
 LANGUAGES: Mapping[str, str] = {"en": "English", "ja": "日本語"}
 """The languages: their codes as in HTML's ``lang``, and their own names."""
@@ -41,6 +42,9 @@ class Texts:
     def __call__(self, key: str, /, **values: object) -> str:
         """Return a text with its placeholders filled in.
 
+        A placeholder such as ``{count:role|roles}`` is the first word if the number is 1, else the
+        second.
+
         Args:
             key: The key, such as ``total_rate``.
             **values: The values of its placeholders.
@@ -49,7 +53,22 @@ class Texts:
             KeyError: There is no such text, or a value is missing.
         """
         text = all_texts()[key][self.language]
-        return text.format_map(values) if values else text
+        if not values:
+            return text
+        return text.format_map({
+            name: _Count(value) if isinstance(value, Integral) else value
+            for name, value in values.items()
+        })
+
+
+class _Count(int):
+    """A number that chooses between a word for one and a word for all other numbers."""
+
+    def __format__(self, words: str) -> str:
+        one, bar, others = words.partition("|")
+        if not bar:
+            return super().__format__(words)
+        return one if self == 1 else others
 
 
 @functools.cache

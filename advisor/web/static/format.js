@@ -1,18 +1,14 @@
-// How numbers are written: four significant digits, as in the tables of the server.
+// How numbers are written: four significant digits, as format_number of the server does.
 
 export function number(value) {
-  if (value === null || value === undefined || Number.isNaN(value)) return "–";
-  if (value === 0) return "0";
-  const size = Math.abs(value);
-  if (size < 1e-4 || size >= 1e7) {
-    const [digits, exponent] = value.toExponential(3).split("e");
-    return `${Number(digits)}e${exponent.replace("+", "")}`;
-  }
-  return String(Number(value.toPrecision(4)));
+  if (value === null || value === undefined) return "–";
+  const [digits, exponent] = value.toExponential(3).split("e");
+  if (exponent >= -4 && exponent < 7) return String(Number(value.toPrecision(4)));
+  return `${Number(digits)}e${exponent[0]}${exponent.slice(1).padStart(2, "0")}`;
 }
 
 export function percent(value) {
-  return value === null || value === undefined ? "–" : `${Number((100 * value).toPrecision(3))} %`;
+  return value === null || value === undefined ? "–" : `${Number((100 * value).toPrecision(3))}%`;
 }
 
 // Ticks of a logarithmic axis between two values; linear ones if the range is small.

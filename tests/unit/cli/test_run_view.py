@@ -74,7 +74,7 @@ def test_held_groups_and_outliers_are_named() -> None:
     rows = RunFigures.of(run, events).recommended_groups()
     held, outliers = notes_on_groups(rows, most=2)
     assert held == "8 held: low confidence: embed.weight, blocks.0.attn.weight and 6 more"
-    assert outliers == "1 differ from their role: blocks.0.attn.weight"
+    assert outliers == "1 differs from its role: blocks.0.attn.weight"
     assert any("held: low" in line for line in printed(groups_table(rows)))
 
 

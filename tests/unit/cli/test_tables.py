@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from advisor.cli import tables
+from advisor.cli.name_cells import NameCell
 from advisor.cli.tables import print_table
 
 NAME = "model.decoder.blocks.11.attention.query_key_value.weight"
@@ -77,3 +78,19 @@ def test_a_column_that_should_not_wrap_is_folded_rather_than_cut(
     print_table(table)
     assert "2026-01-02" in out.getvalue()
     assert "03:04:05" in out.getvalue()
+
+
+@pytest.mark.parametrize("width", [30, 80])
+def test_names_are_folded_after_dots_and_underscores(width: int) -> None:
+    table = Table(Column("group", overflow="fold"), "number", box=None)
+    table.add_row(NameCell(NAME), "1.234e-05 to 7.8")
+    table.add_row(NameCell("x" * 40 + "[b]\x1b"), "")
+    console = Console(file=io.StringIO(), width=width, emoji=False)
+    console.print(table)
+    assert isinstance(console.file, io.StringIO)
+    lines = console.file.getvalue().splitlines()
+    assert max(map(len, lines)) <= width
+    pieces = [line.split()[0] for line in lines[1:] if line.split()]
+    ends = [piece[-1] for piece in pieces if NAME.startswith(piece) or piece in NAME]
+    assert set(ends[:-1]) <= {".", "_"}
+    assert "".join(pieces) == NAME + "x" * 40 + "[b]\ufffd"

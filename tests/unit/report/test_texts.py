@@ -6,6 +6,7 @@ import string
 from http import HTTPStatus
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import advisor
@@ -17,6 +18,7 @@ from advisor.report.profiles import profile_facts
 from advisor.report.run_changes import ChangeKind
 from advisor.report.texts import LANGUAGES, Texts, UnknownLanguageError
 from advisor.report.texts.tables import all_texts
+from advisor.report.words import format_number
 from advisor.web.errors import STATUSES
 from advisor.web.script_texts import script_texts
 from fslr.advisor.v1 import policy_pb2, profile_pb2, profile_service_pb2, run_service_pb2
@@ -83,6 +85,24 @@ def test_scripts_get_the_texts_that_they_use_and_no_others() -> None:
 
 def test_placeholders_are_filled_in() -> None:
     assert Texts("ja")("range", low=1, high=2) == "1〜2"
+
+
+@pytest.mark.parametrize(
+    ("count", "sentence"),
+    [
+        (1, "1 earlier measurement has a different layout and is left out."),
+        (2, "2 earlier measurements have a different layout and are left out."),
+        (np.int64(1), "1 earlier measurement has a different layout and is left out."),
+    ],
+)
+def test_words_agree_with_their_number(count: int, sentence: str) -> None:
+    assert Texts("en")("page.left_out", count=count) == sentence
+
+
+def test_a_number_has_one_form_everywhere() -> None:
+    numbers = [5.9e-5, -3e-10, 0.00012, 0, 9999.6, 12345.6, 1e7]
+    words = ["5.9e-05", "-3e-10", "0.00012", "0", "10000", "12350", "1e+07"]
+    assert [format_number(number) for number in numbers] == words
 
 
 def test_an_unknown_language_is_refused() -> None:
