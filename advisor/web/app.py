@@ -94,13 +94,10 @@ def create_app(backend: Backend, limits: WebLimits) -> Starlette:
         f"{run}/groups": run_pages.groups,
         f"{run}/curves.json": run_pages.curves,
         f"{run}/metrics": metrics_pages.metrics,
-        f"{run}/metrics.json": metrics_pages.curves,
         f"{run}/check": check_pages.run_check,
         f"{run}/events": live.events,
         profile: profile_pages.profile_page,
-        f"{profile}/curves.json": profile_pages.curves,
         f"{project}/compare": compare_pages.compare_page,
-        f"{project}/compare.json": compare_pages.curves,
         f"{project}/compare/check": check_pages.compared_check,
         "/sign-in": sign_in_page.form,
     }

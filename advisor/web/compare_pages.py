@@ -20,8 +20,8 @@ from advisor.report.run_columns import aligned_extremes
 from advisor.report.runs import RunRow
 from advisor.report.texts import Texts
 from advisor.report.words import short_name
+from advisor.web.charts import compared_chart, curve_data
 from advisor.web.context import Context
-from advisor.web.numbers import rounded, to_json
 from advisor.web.rendering import language_of
 from advisor.web.run_feed import RunFeed
 from advisor.web.script_texts import script_texts
@@ -33,7 +33,6 @@ _FIGURES = (
     *(("page.min_multiplier", "min_multiplier"), ("page.max_multiplier", "max_multiplier")),
 )
 """Label and name of the figures that are compared."""
-_RUN_CURVES = ("total_rate", "loss", "max_multiplier")
 
 
 class Quantity(enum.Enum):
@@ -43,6 +42,33 @@ class Quantity(enum.Enum):
     METRIC = "metric"
     SHARE = "share"
     UNIT_RATE = "unit rate"
+
+
+@dataclass(frozen=True, slots=True)
+class ComparedCurve:
+    """A curve of both sides.
+
+    Attributes:
+        name: The column of a run, or the name of the curve.
+        title: Title of its chart, as a key of the texts.
+        axis: Its axis, likewise.
+        is_log: Whether the axis is logarithmic.
+    """
+
+    name: str
+    title: str
+    axis: str
+    is_log: bool = False
+
+
+_RUN_CURVES = (
+    ComparedCurve("total_rate", "total_change", "total_rate.axis"),
+    ComparedCurve("loss", "loss", "page.loss.axis"),
+    ComparedCurve("max_multiplier", "page.max_multiplier", "multiplier.axis", is_log=True),
+)
+_PROFILE_CURVES = (
+    ComparedCurve("unit_rate", "page.compare.unit_rates", "page.unit_rate.axis", is_log=True),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,7 +105,9 @@ async def compare_page(context: Context, request: Request) -> Response:
     left, right, kind = _asked(request)
     rows: list[Compared] = []
     facts: list[dict[str, Any]] = []
+    charts: list[dict[str, Any]] = []
     step: int | None = None
+    texts = Texts(language_of(request))
     if left and right and kind == "run":
         feeds = [await context.feeds.get(viewer, project, name) for name in (left, right)]
         series = [
@@ -89,11 +117,13 @@ async def compare_page(context: Context, request: Request) -> Response:
         step = _common_step(feeds)
         rows = [*_figure_rows(feeds, step), *_metric_rows(series), *_share_rows(feeds)]
         facts = [_run_facts(feed) for feed in feeds]
+        charts = _charts((left, right), list(map(_run_curves, feeds)), _RUN_CURVES, texts)
     elif left and right:
         answers = [await context.backend.profile(viewer, project, n) for n in (left, right)]
         curves = [ProfileCurves.of(answer.profile.content) for answer in answers]
         rows = _profile_rows(curves[0], curves[1])
         facts = [{"name": short_name(a.profile.name)} for a in answers]
+        charts = _charts((left, right), list(map(_profile_curves, curves)), _PROFILE_CURVES, texts)
     runs = await context.backend.runs(viewer, project)
     profiles = await context.backend.profiles(viewer, project)
     return context.renderer.page(
@@ -108,36 +138,36 @@ async def compare_page(context: Context, request: Request) -> Response:
         facts=facts,
         step=step,
         names=[short_name(item.name) for item in (runs if kind == "run" else profiles)],
-        script_texts=script_texts(Texts(language_of(request))),
+        charts=charts,
+        script_texts=script_texts(texts),
     )
 
 
-async def curves(context: Context, request: Request) -> Response:
-    """Return the curves of both sides over the steps of either."""
-    viewer, _ = await context.signed_in(request)
-    project = request.path_params["project"]
-    left, right, kind = _asked(request)
-    names = [name for name in (left, right) if name]
-    sides: list[tuple[Floats, Floats]] = []
-    for name in names:
-        if kind == "run":
-            feed = await context.feeds.get(viewer, project, name)
-            sides.append(_run_curves(feed))
-        else:
-            answer = await context.backend.profile(viewer, project, name)
-            sides.append(_profile_curves(ProfileCurves.of(answer.profile.content)))
-    steps = np.unique(np.concatenate([own for own, _ in sides])) if sides else np.zeros(0)
-    both = [between_points(own, values, steps) for own, values in sides]
-    labels = _RUN_CURVES if kind == "run" else ("unit_rate",)
-    data = {
-        "kind": kind,
-        "names": names,
-        "steps": steps.astype(np.int64).tolist(),
-        "curves": {
-            label: [rounded(values[:, i]) for values in both] for i, label in enumerate(labels)
-        },
-    }
-    return Response(to_json(data), media_type="application/json")
+def _charts(
+    names: Sequence[str],
+    sides: Sequence[tuple[Floats, Floats]],
+    compared: Sequence[ComparedCurve],
+    texts: Texts,
+) -> list[dict[str, Any]]:
+    """Return a chart for each curve of both sides, over the steps of either.
+
+    Args:
+        names: The names of the two sides.
+        sides: Steps and curves of each side, of shape [steps, curves].
+        compared: The curves.
+        texts: The language's texts.
+    """
+    steps = np.unique(np.concatenate([own for own, _ in sides]))
+    both = np.stack([between_points(own, values, steps) for own, values in sides], axis=1)
+    return [
+        {
+            "name": curve.name,
+            "title": texts(curve.title),
+            "spec": compared_chart(names, curve.axis, texts, is_log=curve.is_log),
+            "data": curve_data(steps, both[:, :, i]),
+        }
+        for i, curve in enumerate(compared)
+    ]
 
 
 def between_points(own: Floats, values: Floats, steps: Floats) -> Floats:
@@ -169,7 +199,7 @@ def _asked(request: Request) -> tuple[str, str, str]:
 
 def _run_curves(feed: RunFeed) -> tuple[Floats, Floats]:
     columns = feed.history.columns
-    values = np.stack([columns.column(name) for name in _RUN_CURVES], axis=1)
+    values = np.stack([columns.column(curve.name) for curve in _RUN_CURVES], axis=1)
     return aligned_extremes(columns.column("step"), values, _BUCKETS)
 
 

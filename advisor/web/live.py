@@ -10,10 +10,11 @@ from collections.abc import AsyncIterator
 from starlette.requests import Request
 from starlette.responses import Response, StreamingResponse
 
+from advisor.web.charts import added_values
 from advisor.web.context import Context
 from advisor.web.errors import BadQueryError
 from advisor.web.history import Row
-from advisor.web.numbers import rounded, to_json
+from advisor.web.numbers import to_json
 from advisor.web.run_feed import RunFeed
 from fslr.errors import AuthenticationError, ServiceError
 
@@ -97,8 +98,7 @@ def _measurement(feed: RunFeed, row: Row) -> bytes:
     encoded = feed.encoded.get(event_id)
     if encoded is None:
         step = int(values["step"][0])
-        others = {name: rounded(found) for name, found in values.items() if name != "step"}
-        data = to_json({"step": step, **others})
+        data = to_json({"step": step, "charts": added_values(values)})
         encoded = feed.encoded[event_id] = _message("measurement", event_id, data)
     return encoded
 

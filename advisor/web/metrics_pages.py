@@ -17,8 +17,8 @@ from advisor.report.metrics import MetricRow, metric_rows, metric_series
 from advisor.report.run_columns import RunColumns, aligned_extremes
 from advisor.report.run_relations import column_relations, relation_sentences
 from advisor.report.texts import Texts
+from advisor.web.charts import Spec, curve_data, metric_chart
 from advisor.web.context import Context
-from advisor.web.numbers import rounded, to_json
 from advisor.web.rendering import language_of
 
 MAX_METRICS = 12
@@ -36,10 +36,14 @@ class _Shown:
     Attributes:
         row: The metric.
         sentences: How rates move with it.
+        chart: What its chart shows.
+        data: The chart's data; empty: it has no finite value.
     """
 
     row: MetricRow
     sentences: Sequence[str]
+    chart: Spec
+    data: Mapping[str, Any]
 
 
 async def metrics(context: Context, request: Request) -> Response:
@@ -61,14 +65,6 @@ async def metrics(context: Context, request: Request) -> Response:
     return HTMLResponse(cached[1])
 
 
-async def curves(context: Context, request: Request) -> Response:
-    """Return the curves of the metrics."""
-    await context.feed(request)
-    series, _ = await _series(context, request)
-    data = {"metrics": [{"name": name, **_curve(values)} for name, values in series.items()]}
-    return Response(to_json(data), media_type="application/json")
-
-
 async def _series(context: Context, request: Request) -> tuple[Series, int]:
     """Return the shown metrics, and the number of the others."""
     viewer, _ = await context.signed_in(request)
@@ -82,13 +78,19 @@ def _curve(values: Mapping[int, float]) -> dict[str, Any]:
     steps = np.array(list(values), np.float64)
     numbers: Floats = np.array(list(values.values()), np.float64)
     numbers = np.where(np.isfinite(numbers), numbers, np.nan)
-    steps, found = aligned_extremes(steps, numbers[:, None], _BUCKETS)
-    return {"steps": steps.astype(np.int64).tolist(), "values": rounded(found[:, 0])}
+    if np.isnan(numbers).all():
+        return {}
+    return curve_data(*aligned_extremes(steps, numbers[:, None], _BUCKETS))
 
 
 def _shown(columns: RunColumns, series: Series, texts: Texts) -> list[_Shown]:
     rows = zip(metric_rows(series), series.values(), strict=True)
     return [
-        _Shown(row, relation_sentences(column_relations(columns, row.metric, values), texts))
+        _Shown(
+            row,
+            relation_sentences(column_relations(columns, row.metric, values), texts),
+            metric_chart(row.metric, texts),
+            _curve(values),
+        )
         for row, values in rows
     ]

@@ -16,8 +16,8 @@ from advisor.report.runs import RunRow
 from advisor.report.texts import Texts
 from advisor.report.warning_texts import warning_text
 from advisor.report.words import short_name
+from advisor.web.charts import Spec, curve_data, profile_charts
 from advisor.web.context import Context
-from advisor.web.numbers import rounded, to_json
 from advisor.web.rendering import language_of
 from advisor.web.script_texts import script_texts
 
@@ -49,21 +49,13 @@ async def profile_page(context: Context, request: Request) -> Response:
         warnings=[warning_text(message, texts) for message in answer.profile.warnings],
         users=[run for run in users if run.state in _NOW],
         earlier_users=[run for run in users if run.state not in _NOW],
+        charts=_charts(ProfileCurves.of(answer.profile.content), texts),
         script_texts=script_texts(texts),
     )
 
 
-async def curves(context: Context, request: Request) -> Response:
-    """Return the curves of a version of a profile."""
-    viewer, _ = await context.signed_in(request)
-    project, name = request.path_params["project"], request.path_params["profile"]
-    answer = await context.backend.profile(viewer, project, name)
-    data = _curves(ProfileCurves.of(answer.profile.content))
-    return Response(to_json(data), media_type="application/json")
-
-
-def _curves(found: ProfileCurves) -> dict[str, Any]:
-    """Return the curves of the roles with the largest unit rates."""
+def _charts(found: ProfileCurves, texts: Texts) -> dict[str, tuple[Spec, dict[str, Any]]]:
+    """Return the charts of the roles with the largest unit rates, and their data."""
     order = np.argsort(-found.unit_rates.max(axis=0), kind="stable")[:MAX_ROLES]
     kept = np.sort(order)
     rates = found.unit_rates[:, kept]
@@ -73,13 +65,10 @@ def _curves(found: ProfileCurves) -> dict[str, Any]:
         series += [series[0] / factors, series[0] * factors]
     steps, values = aligned_extremes(found.steps, np.concatenate(series, axis=1), _BUCKETS)
     width = len(kept)
-    table = rounded(values.T)
+    roles = [found.roles[i] for i in kept]
+    specs = profile_charts(roles, has_bands=found.spreads is not None, texts=texts)
+    rates = np.delete(values, width, axis=1)
     return {
-        "names": [found.roles[i] for i in kept],
-        "left_out": len(found.roles) - width,
-        "steps": steps.astype(np.int64).tolist(),
-        "unit_rates": table[:width],
-        "learning_rate": table[width],
-        "low": table[width + 1 : 2 * width + 1],
-        "high": table[2 * width + 1 :],
+        "unit_rates": (specs["unit_rates"], curve_data(steps, rates)),
+        "schedule": (specs["schedule"], curve_data(steps, values[:, [width]])),
     }

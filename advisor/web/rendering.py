@@ -18,6 +18,7 @@ from advisor.report.texts import LANGUAGES, Texts
 from advisor.report.texts.tables import all_texts
 from advisor.report.words import format_number, format_percent, name_pieces, short_name
 from advisor.web.errors import message_of, status_of
+from advisor.web.numbers import to_json
 from advisor.web.sessions import LANGUAGE_COOKIE
 from advisor.web.streaming import streamed_page
 
@@ -66,6 +67,7 @@ class Renderer:
             "name": _name,
             "time": _time,
             "iso": _iso,
+            "json": _json,
         }
         self._environment.globals |= {
             "static": static,
@@ -192,6 +194,11 @@ def _name(text: str) -> Markup:
 
 def _time(moment: datetime) -> str:
     return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S}"
+
+
+def _json(data: Any) -> str:
+    """Return data for an attribute that a script reads."""
+    return to_json(data).decode()
 
 
 def _iso(moment: datetime) -> str:

@@ -6,28 +6,23 @@ import contextlib
 from datetime import UTC, datetime
 from typing import Any
 
-import numpy as np
 from starlette.requests import Request
 from starlette.responses import HTMLResponse, Response
 
 from advisor.report import sentences
 from advisor.report.recipe_sentences import recipe_sentences, role_verdict
-from advisor.report.run_columns import ROLE_COLUMNS, SCALARS, aligned_extremes, bucket_means
 from advisor.report.run_figures import RunFigures
 from advisor.report.texts import Texts
+from advisor.web.charts import run_charts, run_curves
 from advisor.web.context import Context
 from advisor.web.errors import BadQueryError
-from advisor.web.numbers import rounded, to_json
+from advisor.web.numbers import to_json
 from advisor.web.rendering import language_of
 from advisor.web.run_feed import RunFeed
 from advisor.web.script_texts import script_texts
 from fslr.errors import UnavailableError
 
 _MIN_PIXELS, _MAX_PIXELS = 50, 2_000
-_PIXELS_PER_BUCKET = 2.0
-_PIXELS_PER_STACK = 3.0
-_PIXELS_PER_COLUMN = 4.0
-_MAX_BUCKETS = 400
 _MAX_GROUPS, _MAX_ROLES = 500, 40
 _FIGURES_S, _CURVES_S = 3.0, 1.0  # between two versions for all pages of a run
 
@@ -42,7 +37,8 @@ async def run_page(context: Context, request: Request) -> Response:
     async def content() -> dict[str, Any]:
         await feed.opened()
         await _refresh(feed)
-        return {"script_texts": script_texts(texts), **_values(feed, texts)}
+        charts = run_charts(texts)
+        return {"script_texts": script_texts(texts), "charts": charts, **_values(feed, texts)}
 
     return context.renderer.page_in_parts(
         request, "run.html", content, caller=caller, project=project, run_id=run
@@ -121,48 +117,13 @@ def _pixels(request: Request) -> int:
 
 
 def _curves(feed: RunFeed, pixels: int) -> dict[str, Any]:
-    columns = feed.history.columns
-    steps = columns.column("step")
-    buckets = min(int(pixels / _PIXELS_PER_BUCKET), _MAX_BUCKETS)
-    scalars = np.stack([columns.column(name) for name in SCALARS[1:]], axis=1)
-    scalar_steps, scalars = aligned_extremes(steps, scalars, buckets)
-    roles: dict[str, Any] = {"names": columns.roles}
-    for name in ROLE_COLUMNS[1:]:
-        # A curve of a role among a dozen needs half the points of one that stands alone.
-        role_steps, values = aligned_extremes(steps, columns.column(name), max(buckets // 2, 1))
-        roles |= {"steps": _steps(role_steps), name: rounded(values.T)}
-    share_steps, shares = bucket_means(
-        steps, columns.column("role_shares"), int(pixels / _PIXELS_PER_STACK)
-    )
-    block_steps, blocks = bucket_means(
-        steps, columns.column("block_shares"), int(pixels / _PIXELS_PER_COLUMN)
-    )
     return {
-        "last_id": columns.last_id,
+        "last_id": feed.history.columns.last_id,
         "shape": feed.history.shape,
         "complete": feed.complete,
-        "measurements": len(columns),
-        "scalars": {
-            "steps": _steps(scalar_steps),
-            **{name: rounded(scalars[:, i]) for i, name in enumerate(SCALARS[1:])},
-        },
-        "roles": roles,
-        "shares": {
-            "steps": _steps(share_steps),
-            "names": columns.roles,
-            "values": rounded(shares.T),
-        },
-        "blocks": {
-            "steps": _steps(block_steps),
-            "names": columns.blocks,
-            "values": rounded(blocks.T),
-        },
+        "measurements": len(feed.history.columns),
+        "charts": run_curves(feed.history.columns, pixels),
     }
-
-
-def _steps(steps: Any) -> list[int]:
-    found: list[int] = steps.astype(np.int64).tolist()
-    return found
 
 
 def _values(feed: RunFeed, texts: Texts) -> dict[str, Any]:

@@ -6,12 +6,8 @@ from advisor.report.texts import Texts
 from advisor.web.numbers import to_json
 
 _KEYS = (
-    *("step", "loss", "learning_rate", "total_rate", "reference", "reference.band", "share"),
-    *("relative_error", "linearity_error", "rest"),
-    *("total_rate.axis", "learning_rate.axis", "share.axis", "multiplier.axis"),
-    *("page.table", "page.live", "page.lost", "page.reading", "page.close", "page.failed"),
-    *("page.high_error", "page.loss.axis", "page.error.axis", "page.effective.axis", "page.keys"),
-    *("page.no_points", "page.heat.keys", "page.unit_rate.axis", "page.metric.axis"),
+    *("step", "rest", "page.table", "page.keys", "page.heat.keys", "page.no_points"),
+    *("page.live", "page.lost", "page.reading", "page.failed"),
 )
 
 

@@ -9,15 +9,21 @@ import subprocess
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
 import pytest
 
+from advisor.document.run_report import run_report
+from advisor.report.run_figures import RunFigures
+from advisor.report.texts import LANGUAGES
+from advisor.report.words import format_number
 from advisor.store.redis.embedded import running_url
 from fslr import AdvisorClient
 from tests.operator_tokens import Tokens
 from tests.redis_servers import free_port
+from tests.stored_runs import block_names, stored_run
 from tests.waiting import eventually
 from tests.web.service import PROFILE, Run, WebService, register
 
@@ -48,6 +54,7 @@ _PAGES = {
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
     """Start one browser for all tests."""
+    _SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     program = next(filter(None, map(shutil.which, _PROGRAMS)), None)
     if program is None:
         pytest.skip("Chromium is not installed (Debian: apt-get install chromium)")
@@ -178,7 +185,6 @@ class Visit:
 @pytest.fixture(scope="module")
 def visits(chromium: Any, service: WebService, axe: str) -> dict[str, Visit]:
     """Look at every page at three widths, in light and dark; screenshots stay in out/."""
-    _SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     found = {}
     with Page(chromium, service.url) as opened:
         for name, path in _PAGES.items():
@@ -227,13 +233,43 @@ def test_axe_finds_nothing_on_any_page_in_light_and_dark(visits: dict[str, Visit
     assert found == {name: [] for name in _PAGES}
 
 
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_a_report_opens_from_disk_and_loads_nothing(
+    chromium: Any, axe: str, tmp_path: Path, language: str
+) -> None:
+    figures = RunFigures.of(*stored_run(block_names(6), measurements=30))
+    now = datetime(2026, 1, 2, 4, tzinfo=UTC)
+    file = tmp_path / "report.html"
+    file.write_text(run_report(figures, None, language=language, now=now), "utf-8")
+    requests: list[str] = []
+    with Page(chromium, file.as_uri(), offline=True) as opened:
+        opened.page.on("request", lambda request: requests.append(request.url))
+        page = opened.open("")
+        for size, width in _WIDTHS.items():
+            page.set_viewport_size({"width": width, "height": 900})
+            assert page.evaluate(_OVERFLOW) <= 0, size
+            page.screenshot(path=_SCREENSHOTS / f"report-{language}-{size}.png", full_page=True)
+        assert page.locator("svg").count() >= 4
+        assert requests == [file.as_uri()]
+        assert opened.problems == []
+        assert (_flaws(page, axe, "") if axe else []) == []
+
+
+def test_scripts_write_numbers_as_the_server_does(desk: Page) -> None:
+    numbers = [5.9e-5, -3e-10, 0.00012, 0, 0.2, 1.23456, 9999.6, 12345.6, 9999999, 1e7, 1.5e12]
+    page = desk.open("/projects/default")
+    script = "async (numbers) => numbers.map((await import('/static/format.js')).number)"
+    assert page.evaluate(script, numbers) == [format_number(number) for number in numbers]
+
+
 def test_a_chart_is_drawn_when_it_is_scrolled_to(desk: Page) -> None:
     page = desk.open(_BASE)
     assert page.locator('[data-chart="loss"] .uplot').count() == 0
     page.locator('[data-chart="loss"]').scroll_into_view_if_needed()
     page.wait_for_selector('[data-chart="loss"] .uplot canvas')
     _scroll_to(page, "#metrics")
-    page.wait_for_selector('[data-metric="auc"] .uplot canvas')
+    page.wait_for_selector('[data-title="auc"] .uplot canvas')
+    assert page.locator('[data-title="loss"]').count() == 0  # it has no finite value
     assert page.locator("#metrics table").first.is_visible()
 
 

@@ -126,8 +126,7 @@ def test_every_page_keeps_projects_apart(service: WebService, name: str) -> None
             "/compare/check?a=night&b=day",
             f"/profiles/{PROFILE}",
         ),
-        *(f"/profiles/{PROFILE}/curves.json", "/compare?a=night&b=night"),
-        "/compare.json?a=night&b=night",
+        *("/compare?a=night&b=night", f"/compare?kind=profile&a={PROFILE}&b={PROFILE}"),
     )
     with browser(service, name) as client:
         statuses = {path: client.get(f"/projects/{project}{path}").status_code for path in paths}
@@ -215,14 +214,14 @@ def test_curves_have_the_stored_numbers_and_the_last_id(service: WebService, vie
     with AdvisorClient(service.address, token=token(service, "viewer")) as client:
         events = list(client.get_run_history("night"))
     assert curves["last_id"] == events[-1].id
-    assert curves["scalars"]["steps"] == [event.measurement.step for event in events]
-    assert curves["scalars"]["loss"] == pytest.approx(
-        [event.measurement.loss for event in events], rel=1e-3
-    )
-    assert curves["roles"]["names"] == [
+    charts = curves["charts"]
+    assert charts["loss"]["steps"] == [event.measurement.step for event in events]
+    loss, _ = charts["loss"]["values"]
+    assert loss == pytest.approx([event.measurement.loss for event in events], rel=1e-3)
+    assert charts["multipliers"]["names"] == [
         *("embed.weight", "blocks.*.attn.weight", "blocks.*.mlp.weight", "head.weight")
     ]
-    assert sum(row[-1] for row in curves["blocks"]["values"]) == pytest.approx(1, abs=1e-3)
+    assert sum(row[-1] for row in charts["blocks"]["values"]) == pytest.approx(100, abs=0.1)
 
 
 def test_groups_are_listed_by_role_and_by_layer(viewer: Any) -> None:
@@ -234,6 +233,12 @@ def test_groups_are_listed_by_role_and_by_layer(viewer: Any) -> None:
     ]  # fmt: skip
     assert "There is no group of that name" in viewer.get(f"{_BASE}/groups?role=nothing").text
     assert viewer.get(f"{_BASE}/groups").status_code == 400
+
+
+def _charts(page: str) -> dict[str, Any]:
+    """Return the data of the charts of a page by their titles."""
+    found = re.findall(r'data-title="([^"]*)" data-spec="[^"]*" data-curves="([^"]*)"', page)
+    return {html.unescape(title): json.loads(html.unescape(data)) for title, data in found}
 
 
 def _events(client: Any, path: str, count: int, headers: dict[str, str] | None = None) -> list[Any]:
@@ -264,7 +269,12 @@ def test_a_live_page_resumes_after_the_last_event_that_it_has(
     assert [event_id for event_id, _ in all_events] == stored
     resumed = _events(viewer, f"{_BASE}/events?after={stored[0]}", 2, {"Last-Event-ID": stored[3]})
     assert resumed == all_events[4:]
-    assert set(resumed[0][1]) >= {"step", "total_rate", "role_shares", "block_shares"}
+    charts = viewer.get(f"{_BASE}/curves.json").json()["charts"]
+    for i, (_, added) in enumerate(all_events):
+        assert added["charts"].keys() == charts.keys()
+        for name, chart in charts.items():
+            assert chart["steps"][i] == added["step"]
+            assert [series[i] for series in chart["values"]] == added["charts"][name], name
 
 
 def test_metrics_have_curves_gaps_and_sentences(service: WebService, viewer: Any) -> None:
@@ -272,11 +282,10 @@ def test_metrics_have_curves_gaps_and_sentences(service: WebService, viewer: Any
     with AdvisorClient(service.address, token=token(service, "operator")) as client:
         for i in range(5):
             client.report_run_metrics("night", 25 * i, {name: math.nan if i == 2 else 0.1 * i})
-    (curve,) = viewer.get(f"{_BASE}/metrics.json").json()["metrics"]
-    assert curve == {
-        "name": name, "steps": [0, 25, 50, 75, 100], "values": [0.0, 0.1, None, 0.3, 0.4],
-    }  # fmt: skip
     page = viewer.get(f"{_BASE}/metrics").text
+    assert _charts(page) == {
+        name: {"steps": [0, 25, 50, 75, 100], "values": [[0.0, 0.1, None, 0.3, 0.4]]},
+    }  # fmt: skip
     assert "<i>" not in page
     assert f"total rate and {html.escape(name)} have 4 points in common; at least 20 are" in page
     assert viewer.get("/projects/default/runs/nothing/metrics").status_code == 404
@@ -322,13 +331,15 @@ def test_a_long_history_is_checked_from_single_events(
 
 
 def test_two_runs_are_compared_over_the_steps_of_either(viewer: Any) -> None:
-    data = viewer.get("/projects/default/compare.json?a=night&b=day").json()
-    assert (data["names"], data["steps"]) == (["night", "day"], [0, 25, 50, 75, 100, 125])
-    night, day = data["curves"]["loss"]
+    charts = _charts(viewer.get("/projects/default/compare?a=night&b=day").text)
+    assert charts.keys() == {"Total output change", "loss", "largest multiplier"}
+    assert charts["loss"]["steps"] == [0, 25, 50, 75, 100, 125]
+    night, day = charts["loss"]["values"]
     assert night[:3] == day[:3]
     assert day[3:] == [None] * 3
-    profiles = viewer.get(f"/projects/default/compare.json?kind=profile&a={PROFILE}&b={PROFILE}@1")
-    first, second = profiles.json()["curves"]["unit_rate"]
+    profiles = f"/projects/default/compare?kind=profile&a={PROFILE}&b={PROFILE}@1"
+    (rates,) = _charts(viewer.get(profiles).text).values()
+    first, second = rates["values"]
     assert first == second
     own, values = np.array([0.0, 10, 10, 20, 30]), np.array([[0.0], [9], [1], [np.nan], [3]])
     found = between_points(own, values, np.array([0.0, 5, 10, 15, 30, 40]))[:, 0]
@@ -351,7 +362,8 @@ def test_a_name_with_html_is_text(service: WebService, viewer: Any) -> None:
     assert "<script>alert(2)" not in page
     assert "&lt;script&gt;alert(2)&lt;/script&gt;" in page
     assert "<b>bold" not in page + viewer.get("/projects/default").text
-    assert viewer.get("/projects/default/profiles/odd/curves.json").json()["names"][-1] == name
+    specs = re.findall(r'data-spec="([^"]*)"', page)
+    assert json.loads(html.unescape(specs[0]))["series"][-1]["label"] == name
 
 
 @pytest.mark.parametrize(
@@ -384,7 +396,7 @@ def test_a_run_of_one_point_and_one_without_its_layout(service: WebService, view
         run.close()
         base = "/projects/default/runs/single"
         eventually(lambda: viewer.get(base).status_code == 200)
-        assert viewer.get(f"{base}/curves.json").json()["scalars"]["steps"] == [0]
+        assert viewer.get(f"{base}/curves.json").json()["charts"]["loss"]["steps"] == [0]
         changed = Run(client, "single", names=[*NAMES[:2], NAMES[-1]])
         changed.measure()
         changed.close()

@@ -25,46 +25,6 @@ export function onceVisible(target, callback) {
   observer.observe(target);
 }
 
-// Puts a picture into a container, with its values in words and its data as a table beside it.
-//
-// title, keys: what the picture shows, and what its keys do
-// read(): the table's data: the names of its columns, the steps, and a cell's text
-// onKey(event): called when a key is pressed in the picture
-// draw(): called when it first comes near the visible part of the page, and when its colors change
-// resize(): called when its size changes
-// Returned are whether it has come near, the values' element, and what fills the open table again.
-export function framed(container, picture, { title, keys, read, onKey, draw, resize }) {
-  const attributes = { tabindex: "0", role: "group", "aria-label": title, "aria-description": keys };
-  for (const [name, value] of Object.entries(attributes)) picture.setAttribute(name, value);
-  picture.addEventListener("keydown", onKey);
-  const frame = { isVisible: false };
-  onceVisible(container, () => {
-    frame.isVisible = true;
-    draw();
-  });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => frame.isVisible && draw());
-  new ResizeObserver(resize).observe(container);
-  const values = element("p", { class: "values", "aria-live": "polite" });
-  const table = element("details", { class: "table" }, element("summary", {}, texts["page.table"]));
-  const fill = () => {
-    if (!table.open) return;
-    const { names, steps, cell } = read();
-    const head = [texts.step, ...names].map((name, i) => element("th", { scope: "col", class: i ? "n" : "" }, name));
-    const rows = steps.map((step, index) => element("tr", {}, element("th", { scope: "row" }, String(step)),
-      ...names.map((_, i) => element("td", { class: "n" }, cell(i, index)))));
-    table.querySelector(".scroll")?.remove();
-    table.append(element("div", { class: "scroll tall", tabindex: "0", role: "group", "aria-label": title },
-      element("table", {}, element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...rows))));
-  };
-  table.addEventListener("toggle", fill);
-  container.replaceChildren(picture, values, table);
-  return Object.assign(frame, { values, fill });
-}
-
-// The chart of a name in the page, and its title.
-export const box = (name) => document.querySelector(`[data-chart="${name}"]`);
-export const titleOf = (name) => document.getElementById(`chart-${name}`).textContent;
-
 // A part of a page from the server; the browser parses it as a document that runs no scripts.
 export function fetchPart(url) {
   return new Promise((resolve, reject) => {

@@ -1,14 +1,9 @@
 // How numbers are written: four significant digits, as format_number of the server does.
-
 export function number(value) {
-  if (value === null || value === undefined) return "–";
+  if (value === null) return "–";
   const [digits, exponent] = value.toExponential(3).split("e");
   if (exponent >= -4 && exponent < 7) return String(Number(value.toPrecision(4)));
   return `${Number(digits)}e${exponent[0]}${exponent.slice(1).padStart(2, "0")}`;
-}
-
-export function percent(value) {
-  return value === null || value === undefined ? "–" : `${Number((100 * value).toPrecision(3))}%`;
 }
 
 // Ticks of a logarithmic axis between two values; linear ones if the range is small.

@@ -1,138 +1,136 @@
 // Shares of layers over the steps: a row for each layer, from input to output.
-import { color, element, framed, texts } from "./dom.js";
-import { percent } from "./format.js";
+import { color, element, texts } from "./dom.js";
+import { Frame } from "./frame.js";
 
 const LABEL_PX = 130;
 const AXIS_PX = 34;
 
 export class HeatMap {
-  constructor(container, title, onChoose) {
+  constructor(container, onChoose) {
     this.onChoose = onChoose;
     this.row = 0;
     this.column = 0;
-    this.section = container.closest("section");
     this.canvas = element("canvas");
     this.scale = element("p", { class: "scale" });
-    this.frame = framed(container, this.canvas, {
-      title,
-      keys: texts["page.heat.keys"],
-      read: () => ({
-        names: this.names ?? [],
-        steps: this.steps ?? [],
-        cell: (row, column) => percent(this.values[row][column]),
-      }),
-      onKey: (event) => this.onKey(event),
-      draw: () => this.draw(),
-      resize: () => this.draw(),
-    });
-    this.frame.values.after(this.scale);
+    this.frame = new Frame(container, this.canvas, texts["page.heat.keys"], this);
+    this.frame.words.after(this.scale);
     this.canvas.addEventListener("pointermove", (event) => this.point(event) && this.describe());
     this.canvas.addEventListener("click", (event) => this.point(event) && this.choose());
   }
 
-  setData({ names, steps, values }) {
-    Object.assign(this, { names, steps, values });
-    this.section.hidden = steps.length > 0 && values.flat().every((value) => value === null);
+  setData(data) {
+    this.frame.setData(data);
+  }
+
+  resize() {
     this.draw();
-    this.frame.fill();
   }
 
   draw() {
-    if (!this.frame.isVisible || !this.steps) return;
-    if (this.section.hidden) return;
-    if (!this.steps.length) {
-      this.frame.values.textContent = texts["page.no_points"];
-      return;
-    }
+    const { steps, names, values } = this.frame.data;
     const width = this.canvas.parentElement.clientWidth;
-    this.rowPx = Math.min(Math.max(360 / this.names.length, 9), 24);
-    const height = this.rowPx * this.names.length + AXIS_PX;
+    this.rowPx = Math.min(Math.max(360 / names.length, 9), 24);
+    this.labelPx = Math.min(LABEL_PX, width * 0.3);
+    this.columnPx = (width - this.labelPx - 8) / steps.length;
+    const height = this.rowPx * names.length + AXIS_PX;
     const ratio = devicePixelRatio || 1;
     this.canvas.width = width * ratio;
     this.canvas.height = height * ratio;
     this.canvas.style.height = `${height}px`;
     const context = this.canvas.getContext("2d");
     context.scale(ratio, ratio);
-    this.labelPx = Math.min(LABEL_PX, width * 0.3);
-    this.columnPx = (width - this.labelPx - 8) / this.steps.length;
-    const known = this.values.flat().filter((value) => value !== null);
-    this.top = Math.max(...known.map(Math.abs), 1e-9);
-    this.scale.textContent = `${texts.share}: ${percent(Math.min(...known))} – ${percent(Math.max(...known))}`;
-    this.drawCells(context, ratio);
+    this.drawCells(context, values, ratio);
     this.drawLabels(context, width, height);
   }
 
-  drawCells(context, ratio) {
-    const positive = color("c0");
-    const negative = color("c1");
-    this.values.forEach((row, r) => row.forEach((value, c) => {
+  drawCells(context, values, ratio) {
+    const { spec, data } = this.frame;
+    const colors = { positive: color("c0"), negative: color("c1") };
+    const known = values.flat().filter((value) => value !== null);
+    const top = Math.max(...known.map(Math.abs), 1e-9);
+    const [low, high] = [Math.min(...known), Math.max(...known)];
+    const words = [low, high].map((value) => this.frame.text(value));
+    this.scale.textContent = `${spec.y.label}: ${words.join(" – ")}`;
+    values.forEach((row, r) => row.forEach((value, c) => {
       if (value === null) return;
-      context.globalAlpha = Math.min(0.06 + 0.94 * Math.sqrt(Math.abs(value) / this.top), 1);
-      context.fillStyle = value < 0 ? negative : positive;
+      context.globalAlpha = Math.min(0.06 + 0.94 * Math.sqrt(Math.abs(value) / top), 1);
+      context.fillStyle = value < 0 ? colors.negative : colors.positive;
       // Whole pixels of the screen: overlapping edges would show as stripes.
       const left = Math.round((this.labelPx + c * this.columnPx) * ratio) / ratio;
       const right = Math.round((this.labelPx + (c + 1) * this.columnPx) * ratio) / ratio;
-      const top = Math.round(r * this.rowPx * ratio) / ratio;
-      context.fillRect(left, top, right - left, this.rowPx - 1);
+      const upper = Math.round(r * this.rowPx * ratio) / ratio;
+      context.fillRect(left, upper, right - left, this.rowPx - 1);
     }));
     context.globalAlpha = 1;
     context.strokeStyle = color("text");
-    context.strokeRect(this.labelPx, this.row * this.rowPx, this.columnPx * this.steps.length, this.rowPx - 1);
+    context.strokeRect(
+      this.labelPx, this.row * this.rowPx, this.columnPx * data.steps.length, this.rowPx - 1,
+    );
   }
 
   drawLabels(context, width, height) {
+    const { steps, names } = this.frame.data;
     context.fillStyle = color("text");
     context.font = "12px system-ui, sans-serif";
     context.textBaseline = "middle";
     context.textAlign = "right";
     const every = Math.ceil(13 / this.rowPx);
-    this.names.forEach((name, r) => {
+    names.forEach((name, r) => {
       if (r % every) return;
-      context.fillText(shortened(context, name, this.labelPx - 8), this.labelPx - 6, (r + 0.5) * this.rowPx);
+      const words = shortened(context, name, this.labelPx - 8);
+      context.fillText(words, this.labelPx - 6, (r + 0.5) * this.rowPx);
     });
     context.textAlign = "center";
-    const marks = Math.max(2, Math.min(Math.floor(width / 120), this.steps.length));
+    const marks = Math.max(2, Math.min(Math.floor(width / 120), steps.length));
     for (let i = 0; i < marks; i++) {
-      const c = Math.round((i * (this.steps.length - 1)) / Math.max(marks - 1, 1));
-      const x = Math.min(Math.max(this.labelPx + (c + 0.5) * this.columnPx, this.labelPx + 10), width - 24);
-      context.fillText(String(this.steps[c]), x, height - AXIS_PX + 9);
+      const c = Math.round((i * (steps.length - 1)) / (marks - 1));
+      const x = this.labelPx + (c + 0.5) * this.columnPx;
+      const within = Math.min(Math.max(x, this.labelPx + 10), width - 24);
+      context.fillText(String(steps[c]), within, height - AXIS_PX + 9);
     }
     context.fillText(texts.step, (this.labelPx + width) / 2, height - 7);
   }
 
+  // Moves the cursor to the cell under the pointer, if there is one.
   point(event) {
-    if (!this.columnPx) return false;
+    if (!this.frame.isDrawn) return false;
+    const { steps, names } = this.frame.data;
     const row = Math.floor(event.offsetY / this.rowPx);
-    if (row < 0 || row >= this.names.length) return false;
+    if (row < 0 || row >= names.length) return false;
     this.row = row;
-    const column = Math.floor((event.offsetX - this.labelPx) / this.columnPx);
-    this.column = Math.min(Math.max(column, 0), this.steps.length - 1);
+    this.column = inside(Math.floor((event.offsetX - this.labelPx) / this.columnPx), steps);
     return true;
   }
 
   onKey(event) {
-    if (!this.columnPx) return;
     const moves = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
     if (event.key === "Enter") this.choose();
     const move = moves[event.key];
     if (!move) return;
     event.preventDefault();
-    this.row = Math.min(Math.max(this.row + move[0], 0), this.names.length - 1);
-    this.column = Math.min(Math.max(this.column + move[1], 0), this.steps.length - 1);
+    this.row = inside(this.row + move[0], this.frame.data.names);
+    this.column = inside(this.column + move[1], this.frame.data.steps);
     this.draw();
     this.describe();
   }
 
   describe() {
-    const value = this.values[this.row][this.column];
-    this.frame.values.textContent = `${texts.step} ${this.steps[this.column]}, ${this.names[this.row]}: ${percent(value)}`;
+    const { steps, names } = this.frame.data;
+    const value = this.frame.value(this.row, this.column);
+    const place = `${texts.step} ${steps[this.column]}, ${names[this.row]}`;
+    this.frame.words.textContent = `${place}: ${value}`;
   }
 
   choose() {
     this.draw();
     this.describe();
-    this.onChoose(this.names[this.row]);
+    this.onChoose(this.frame.data.names[this.row]);
   }
+}
+
+// The index of a list that is nearest to a number.
+function inside(index, list) {
+  return Math.min(Math.max(index, 0), list.length - 1);
 }
 
 function shortened(context, text, width) {

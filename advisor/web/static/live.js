@@ -1,14 +1,12 @@
 // Follows a run: server-sent events whose ids are those of the run's history.
 
-const RETRY_MS = 2000;
-const MAX_RETRY_MS = 30000;
+const RETRY_MS = 5000;
 
 // handlers: measurement(data, id), reload(), state("live" or "lost", problem)
 export class LiveRun {
   constructor(base, handlers) {
     this.base = base;
     this.handlers = handlers;
-    this.retryMs = RETRY_MS;
     // A hidden page does not hold a connection (browsers allow six); it catches up when it is seen.
     document.addEventListener("visibilitychange", () => {
       if (document.hidden && this.source) {
@@ -29,10 +27,7 @@ export class LiveRun {
     const query = new URLSearchParams({ after: lastId, shape, complete: complete ? "1" : "0" });
     const source = new EventSource(`${this.base}/events?${query}`);
     this.source = source;
-    source.addEventListener("open", () => {
-      this.retryMs = RETRY_MS;
-      this.handlers.state("live", "");
-    });
+    source.addEventListener("open", () => this.handlers.state("live", ""));
     source.addEventListener("measurement", (event) => {
       this.lastId = event.lastEventId;
       this.handlers.measurement(JSON.parse(event.data), event.lastEventId);
@@ -49,8 +44,7 @@ export class LiveRun {
       this.handlers.state("lost", "");
       // After an error status the browser gives up; after a lost connection it tries by itself.
       if (source.readyState === EventSource.CLOSED && this.source === source) {
-        this.timer = setTimeout(() => this.follow(this), this.retryMs);
-        this.retryMs = Math.min(2 * this.retryMs, MAX_RETRY_MS);
+        this.timer = setTimeout(() => this.follow(this), RETRY_MS);
       }
     });
   }
