@@ -33,7 +33,7 @@ from advisor.policy.control_characters import without_controls
 from advisor.policy.counts import count_of
 from advisor.report.metrics import MetricRow, metric_rows, metric_series, relations
 from advisor.report.relation import relation_sentence
-from advisor.report.words import format_number
+from advisor.report.words import METRIC_DIGITS, format_number
 
 _Run = Annotated[
     str,
@@ -132,4 +132,4 @@ def metrics_table(rows: Sequence[MetricRow]) -> Table:
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else format_number(value)
+    return "" if value is None else format_number(value, METRIC_DIGITS)

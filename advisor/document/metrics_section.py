@@ -12,7 +12,7 @@ from advisor.report.metrics import metric_rows
 from advisor.report.run_figures import RunFigures
 from advisor.report.run_relations import relation_sentences, run_relations
 from advisor.report.texts import Texts
-from advisor.report.words import format_number
+from advisor.report.words import METRIC_DIGITS, format_number
 
 _MAX_METRICS = 20
 
@@ -60,4 +60,6 @@ def metrics_section(
 
 def _number(value: float | None, texts: Texts) -> str:
     is_known = value is not None and math.isfinite(value)
-    return format_number(value) if value is not None and is_known else texts("no_value")
+    if value is None or not is_known:
+        return texts("no_value")
+    return format_number(value, METRIC_DIGITS)

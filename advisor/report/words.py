@@ -47,6 +47,8 @@ _LIMIT_SENTENCES = {
     Limit.ROUNDING: "The multiplier was rounded within its noise (`multiplier_values_per_octave`).",
 }
 
+METRIC_DIGITS = 6
+"""Significant digits of a run's own metrics, some of which change little."""
 _MAX_PLAIN = 1e7  # numbers from here on have an exponent
 
 NO_RULES = "the defaults"

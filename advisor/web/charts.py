@@ -5,8 +5,8 @@ What a chart shows is part of the page, in its reader's language. Its axes ``y``
 which the axis always spans. Each of its ``series`` has a label, the number of a color, the width
 and ``dash`` of its line, and its ``axis``; ``is_edge`` marks the edge of a band, whose two series
 are in ``bands``. Without ``series``, there is one for each of the data's ``names``, an empty name
-is that of the rest, and ``line`` is what they have in common. ``kind`` is ``heat`` for rows of
-colored cells.
+is that of the rest, and ``line`` is what they have in common. Values are written with ``digits``
+significant digits.
 
 Its data are ``steps`` and ``values``: a list for each series; ``null`` is a gap.
 """
@@ -21,6 +21,7 @@ import numpy as np
 from advisor.policy.arrays import Floats
 from advisor.report.run_columns import RunColumns, aligned_extremes, bucket_means
 from advisor.report.texts import Texts
+from advisor.report.words import METRIC_DIGITS
 from advisor.web.numbers import rounded
 
 Spec = dict[str, Any]
@@ -35,6 +36,7 @@ _COLUMNS: Mapping[str, tuple[str, ...]] = {
     "errors": ("relative_error", "high_relative_error", "linearity_error"),
     "loss": ("loss", "learning_rate"),
 }
+_DIGITS = {"loss": 6}  # which changes little at the end
 _IN_PERCENT = {"shares", "blocks", "errors"}
 _PIXELS_PER_MEAN = {"shares": 3.0, "blocks": 4.0}  # others have extremes, so that no peak is lost
 # A curve of a role among a dozen needs half the points of one that stands alone.
@@ -71,7 +73,7 @@ def run_charts(texts: Texts) -> dict[str, Spec]:
             "is_stacked": True,
             "height": _TALL_PX,
         },
-        "blocks": {"kind": "heat", "y": {"label": texts("share"), "unit": "%"}},
+        "blocks": {"y": {"label": texts("share"), "unit": "%"}},
         "multipliers": {"y": {"label": texts("multiplier.axis"), "log": True}, "height": _TALL_PX},
         "effective": {
             "y": {"label": texts("page.effective.axis"), "log": True},
@@ -110,7 +112,7 @@ def run_curves(columns: RunColumns, pixels: int) -> dict[str, dict[str, Any]]:
         else:
             buckets = int(pixels / _PIXELS_PER_BUCKET.get(chart, 2.0))
             kept, reduced = aligned_extremes(steps, values, min(max(buckets, 1), _MAX_BUCKETS))
-        found[chart] = curve_data(kept, _in_unit(chart, reduced))
+        found[chart] = curve_data(kept, _in_unit(chart, reduced), _DIGITS.get(chart, 4))
     for chart in ("shares", "multipliers", "effective"):
         found[chart]["names"] = columns.roles
     found["blocks"]["names"] = columns.blocks
@@ -124,7 +126,9 @@ def added_values(row: Mapping[str, Floats]) -> dict[str, list[Any]]:
         row: The measurement, by the name of the column.
     """
     return {
-        chart: rounded(_in_unit(chart, np.concatenate([row[name] for name in names])))
+        chart: rounded(
+            _in_unit(chart, np.concatenate([row[name] for name in names])), _DIGITS.get(chart, 4)
+        )
         for chart, names in _COLUMNS.items()
     }
 
@@ -138,6 +142,7 @@ def metric_chart(metric: str, texts: Texts) -> Spec:
     """
     return {
         "y": {"label": texts("page.metric.axis")},
+        "digits": METRIC_DIGITS,
         "series": [{"label": metric, "color": 0, "width": _WIDE}],
         "height": _LOW_PX,
     }
@@ -190,14 +195,15 @@ def compared_chart(names: Sequence[str], axis: str, texts: Texts, *, is_log: boo
     }
 
 
-def curve_data(steps: Floats, values: Floats) -> dict[str, Any]:
+def curve_data(steps: Floats, values: Floats, digits: int = 4) -> dict[str, Any]:
     """Return the data of a chart.
 
     Args:
         steps: The steps.
         values: The values, of shape [steps, series]; NaN: a gap.
+        digits: Number of significant digits.
     """
-    return {"steps": steps.astype(np.int64).tolist(), "values": rounded(values.T)}
+    return {"steps": steps.astype(np.int64).tolist(), "values": rounded(values.T, digits)}
 
 
 def _in_unit(chart: str, values: Floats) -> Floats:

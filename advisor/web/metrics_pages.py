@@ -17,6 +17,7 @@ from advisor.report.metrics import MetricRow, metric_rows, metric_series
 from advisor.report.run_columns import RunColumns, aligned_extremes
 from advisor.report.run_relations import column_relations, relation_sentences
 from advisor.report.texts import Texts
+from advisor.report.words import METRIC_DIGITS
 from advisor.web.charts import Spec, curve_data, metric_chart
 from advisor.web.context import Context
 from advisor.web.rendering import language_of
@@ -80,7 +81,8 @@ def _curve(values: Mapping[int, float]) -> dict[str, Any]:
     numbers = np.where(np.isfinite(numbers), numbers, np.nan)
     if np.isnan(numbers).all():
         return {}
-    return curve_data(*aligned_extremes(steps, numbers[:, None], _BUCKETS))
+    steps, kept = aligned_extremes(steps, numbers[:, None], _BUCKETS)
+    return curve_data(steps, kept, METRIC_DIGITS)
 
 
 def _shown(columns: RunColumns, series: Series, texts: Texts) -> list[_Shown]:

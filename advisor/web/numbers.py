@@ -10,20 +10,19 @@ import numpy as np
 
 from advisor.policy.arrays import Floats
 
-_DIGITS = 4
 
-
-def rounded(values: Floats) -> list[Any]:
-    """Return numbers with four significant digits, as nested lists; NaN and infinities stay.
+def rounded(values: Floats, digits: int = 4) -> list[Any]:
+    """Return numbers with few significant digits, as nested lists; NaN and infinities stay.
 
     Args:
         values: The numbers, of any shape.
+        digits: Number of significant digits.
     """
     with np.errstate(all="ignore"):
         exponents = np.floor(np.log10(np.abs(values)))
     # Powers of ten beyond these are not numbers of double precision.
     exponents = np.clip(np.where(np.isfinite(exponents), exponents, 0.0), -290, 290)
-    shift = _DIGITS - 1 - exponents
+    shift = digits - 1 - exponents
     with np.errstate(all="ignore"):
         up = np.round(values * 10.0 ** np.maximum(shift, 0)) / 10.0 ** np.maximum(shift, 0)
         down = np.round(values / 10.0 ** np.maximum(-shift, 0)) * 10.0 ** np.maximum(-shift, 0)

@@ -16,7 +16,13 @@ from advisor.policy.control_characters import without_controls
 from advisor.report import sentences
 from advisor.report.texts import LANGUAGES, Texts
 from advisor.report.texts.tables import all_texts
-from advisor.report.words import format_number, format_percent, name_pieces, short_name
+from advisor.report.words import (
+    METRIC_DIGITS,
+    format_number,
+    format_percent,
+    name_pieces,
+    short_name,
+)
 from advisor.web.errors import message_of, status_of
 from advisor.web.numbers import to_json
 from advisor.web.sessions import LANGUAGE_COOKIE
@@ -68,6 +74,7 @@ class Renderer:
             "time": _time,
             "iso": _iso,
             "json": _json,
+            "metric": _metric,
         }
         self._environment.globals |= {
             "static": static,
@@ -171,6 +178,10 @@ def _keeping_language(request: Request, response: Kind) -> Kind:
 
 def _number(value: float | None, digits: int = 4) -> str:
     return _ABSENT if value is None else format_number(value, digits)
+
+
+def _metric(value: float | None) -> str:
+    return _number(value, METRIC_DIGITS)
 
 
 def _percent(value: float | None, digits: int = 0) -> str:

@@ -161,7 +161,7 @@ function axis({ label, log }, name) {
   return {
     scale: name, label, stroke: color("text"), font: FONT, labelFont: FONT, labelSize: 22,
     grid: { stroke: color("grid"), width: 1 }, ticks: { stroke: color("grid"), width: 1, size: 4 },
-    values: (_plot, ticks) => ticks.map((tick) => (tick === null ? "" : number(tick))),
+    values: (_plot, ticks) => ticks.map((tick) => (tick === null ? "" : number(tick, 7))),
     size: (_plot, words) => 22 + 7 * Math.max(4, ...(words ?? []).map((each) => each.length)),
     ...(log && {
       splits: (_plot, _axis, low, high) => logTicks(low, high),

@@ -1,9 +1,9 @@
-// How numbers are written: four significant digits, as format_number of the server does.
-export function number(value) {
+// How numbers are written, as format_number of the server does.
+export function number(value, digits = 4) {
   if (value === null) return "–";
-  const [digits, exponent] = value.toExponential(3).split("e");
-  if (exponent >= -4 && exponent < 7) return String(Number(value.toPrecision(4)));
-  return `${Number(digits)}e${exponent[0]}${exponent.slice(1).padStart(2, "0")}`;
+  const [fraction, exponent] = value.toExponential(digits - 1).split("e");
+  if (exponent >= -4 && exponent < 7) return String(Number(value.toPrecision(digits)));
+  return `${Number(fraction)}e${exponent[0]}${exponent.slice(1).padStart(2, "0")}`;
 }
 
 // Ticks of a logarithmic axis between two values; linear ones if the range is small.

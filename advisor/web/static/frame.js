@@ -69,7 +69,7 @@ export class Frame {
   }
 
   text(value) {
-    return number(value) + (value === null ? "" : this.spec.y.unit ?? "");
+    return number(value, this.spec.digits) + (value === null ? "" : this.spec.y.unit ?? "");
   }
 
   fillTable() {
