@@ -43,6 +43,7 @@ from advisor.report.pilot import (
 )
 from advisor.report.words import short_name
 from fslr import AdvisorClient, ProfileNotFoundError, RunNotFoundError, load_profile
+from fslr.environment import code_revision
 
 _FILE_SUFFIXES = (".json", ".yaml", ".yml")
 
@@ -145,7 +146,7 @@ def _register(advisor: AdvisorClient, found: Pilot, project: str, *, yes: bool) 
 def _lines(found: Pilot, framework: Framework, address: str, project: str) -> Lines | None:
     """Return the lines to paste for the step under way, if it has any."""
     if found.step is PilotStep.RECORD:
-        return recording_lines(framework, found.file)
+        return recording_lines(framework, found.file, has_commit=bool(code_revision()))
     if found.step is PilotStep.OBSERVE:
         return observing_lines(
             framework, found.profile, found.run, project=project, address=address

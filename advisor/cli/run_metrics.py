@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich import box
 from rich.padding import Padding
-from rich.table import Table
+from rich.table import Column, Table
 
 from advisor.cli import completion
 from advisor.cli.common import (
@@ -113,10 +113,15 @@ def _parsed(text: str) -> tuple[str, float]:
 def metrics_table(rows: Sequence[MetricRow]) -> Table:
     """Return the metrics as a table for the terminal."""
     table = Table(
-        *("metric", "last", "at step", "lowest", "highest", "points", "gaps"),
-        box=box.SIMPLE,
+        "metric",
+        *(
+            Column(name, justify="right", no_wrap=True)
+            for name in ("last", "at step", "lowest", "highest", "points", "gaps")
+        ),
+        box=box.SIMPLE_HEAD,
         padding=(0, 1, 0, 0),
         pad_edge=False,
+        show_edge=False,
     )
     for row in rows:
         table.add_row(

@@ -105,7 +105,8 @@ class Provenance:
             raise InvalidValueError(
                 "provenance",
                 f"{', '.join(missing)} missing; a registered profile states its model, data and "
-                "code, who recorded it and when",
+                "code, who recorded it and when; add them to the provenance of the file, or to the "
+                "fslr.Provenance of the recorder",
             )
 
 

@@ -17,6 +17,7 @@ _PROVENANCE = (
     "provenance = fslr.Provenance(  # write what your model is\n"
     '    "char GPT", width=64, depth=2, dataset="tiny shakespeare", batch_size=32\n)'
 )
+_COMMIT = ',\n    commit="first",  # not in a git repository: name the version of your code\n)'
 
 
 class PilotStep(enum.Enum):
@@ -106,31 +107,34 @@ class Lines:
     after: str = ""
 
 
-def recording_lines(framework: Framework, file: str) -> Lines:
+def recording_lines(framework: Framework, file: str, *, has_commit: bool = True) -> Lines:
     """Return the lines that record a profile of the small model.
 
     Args:
         framework: What the training is written with.
         file: The file to save it to.
+        has_commit: Whether the revision of the training's code is found by itself, as in a git
+            repository; a profile without one cannot be registered.
     """
     quoted = json.dumps(file)
+    provenance = _PROVENANCE if has_commit else _PROVENANCE.removesuffix("\n)") + _COMMIT
     how = f"every={_EVERY}, provenance=provenance"
     save = f"fslr.save_profile(recorder.profile(), {quoted})"
     match framework:
         case Framework.TORCH:
             start = f"recorder = fslr.torch.Recorder(model, optimizer, {how})"
-            return Lines(f"import fslr.torch\n\n{_PROVENANCE}\n{start}", save)
+            return Lines(f"import fslr.torch\n\n{provenance}\n{start}", save)
         case Framework.JAX:
             start = (
                 "recorder = fslr.jax.Recorder(\n"
                 f"    apply_fn, params, opt_state, learning_rate=schedule, {how}\n)\n"
                 "train_step = recorder.wrap(train_step)"
             )
-            return Lines(f"import fslr.jax\n\n{_PROVENANCE}\n{start}", save)
+            return Lines(f"import fslr.jax\n\n{provenance}\n{start}", save)
         case Framework.TRANSFORMERS | Framework.LIGHTNING:
             callback = f"RecorderCallback(\n    save_to={quoted}, {how}\n)"
             return Lines(
-                f"{_import(framework, 'RecorderCallback')}\n\n{_PROVENANCE}\n"
+                f"{_import(framework, 'RecorderCallback')}\n\n{provenance}\n"
                 f"{_added(framework, callback)}"
             )
 

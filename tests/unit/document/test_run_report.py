@@ -116,7 +116,7 @@ def test_metrics_are_listed_and_the_chosen_one_is_compared(language: str) -> Non
     ]
     one = ReportedMetrics({"auc": {0: 0.5}}, "auc")
     few = Page(run_report(figures, None, language="en", now=NOW, metrics=one))
-    assert "total rate and auc have 1 points in common; at least 20 are needed" in few.text
+    assert "total rate and auc have 1 point in common; at least 20 are needed" in few.text
 
 
 def test_a_report_loads_nothing_and_runs_nothing() -> None:

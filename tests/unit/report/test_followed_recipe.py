@@ -31,7 +31,7 @@ def test_the_factors_of_a_recipe_stand_beside_what_is_measured_by_role() -> None
     assert said == [
         "The run follows the recipe mup-adam.",
         "Initial weights are as large as it wants.",
-        "Measurements agree with it in all 4 compared roles.",
+        "Measurements agree with it in 4 of 4 compared roles.",
     ]
 
 
