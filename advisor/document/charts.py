@@ -243,7 +243,7 @@ class _Rows:
     @property
     def height(self) -> float:
         """Height of a row."""
-        return 20 if self.is_beside else 36
+        return 20 if self.is_beside else 38
 
     @property
     def bottom(self) -> float:
@@ -253,7 +253,7 @@ class _Rows:
     @property
     def middles(self) -> list[float]:
         """The height at which each row shows its value."""
-        within = self.height / 2 if self.is_beside else 25
+        within = self.height / 2 if self.is_beside else 28
         return [i * self.height + within for i in range(len(self.labels))]
 
     def names(self) -> list[Markup]:

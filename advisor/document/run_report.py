@@ -31,7 +31,13 @@ from advisor.report.sentences import (
     total_change_text,
 )
 from advisor.report.texts import Texts
-from advisor.report.words import format_number, format_percent, name_pieces, short_name
+from advisor.report.words import (
+    format_number,
+    format_percent,
+    name_pieces,
+    short_name,
+    whole_numbers,
+)
 from fslr.advisor.v1 import profile_pb2
 
 _MAX_ROLES = 40
@@ -154,8 +160,13 @@ def _figures(figures: RunFigures, texts: Texts) -> dict[str, Any]:
             for change in changes[-_MAX_CHANGES:]
         ],
         "all_changes": len(changes),
-        "cost": cost_text(figures.cost(), texts),
-        "cost_note": texts("cost.observed") if figures.observes_only else "",
+        "cost": joined(
+            [
+                cost_text(figures.cost(), texts),
+                *([texts("cost.observed")] if figures.observes_only else []),
+            ],
+            texts,
+        ),
     }
 
 
@@ -263,8 +274,8 @@ def _short(value: float) -> str:
 
 
 def breakable(words: object) -> Markup:
-    """Return text that may be broken inside of the names of parameters."""
-    return Markup("<wbr>").join(name_pieces(str(words)))
+    """Return text that may be broken inside of the names of parameters, and not in numbers."""
+    return Markup("<wbr>").join(name_pieces(whole_numbers(str(words))))
 
 
 def _next_step(figures: RunFigures, texts: Texts) -> str:

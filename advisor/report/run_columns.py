@@ -69,8 +69,8 @@ class RunColumns:
 
     Attributes:
         roles: The shown roles; empty: the smaller ones together.
-        blocks: The shown blocks from input to output, such as ``blocks.3``, or ``blocks.2 …
-            blocks.3`` for several.
+        blocks: The shown blocks from input to output, such as ``blocks.3``, or ``blocks.2 … 3`` for
+            several.
         last_id: The id of the last measurement; empty: there is none.
     """
 
@@ -249,5 +249,15 @@ def _neighbors(parts: Parts) -> _Merged:
     members: list[Sequence[str]] = [
         parts.names[i : i + size] for i in range(0, len(parts.names), size)
     ]
-    names = (m[0] if len(m) == 1 else f"{m[0]} … {m[-1]}" for m in members)
-    return _Merged(tuple(names), targets, np.array(parts.group_counts, np.float64))
+    return _Merged(
+        tuple(map(_range_name, members)), targets, np.array(parts.group_counts, np.float64)
+    )
+
+
+def _range_name(names: Sequence[str]) -> str:
+    """Return the name of neighbors: that of the first one, and what is different in the last."""
+    first, last = names[0], names[-1]
+    if len(names) == 1:
+        return first
+    stem, dot, end = last.rpartition(".")
+    return f"{first} … {end if dot and first.startswith(stem + dot) else last}"

@@ -28,6 +28,7 @@ _OUTCOME_SENTENCES = {
     "prior, or 1.",
 }
 
+_EXPONENT = re.compile(r"(?<=\de-)(?=\d)")
 _PIECE = re.compile(r"[^./]*[./]+|[^./]+")
 _LONG, _PIECE_OF_LONG = 16, re.compile(r"[^_]*_+|[^_]+")
 
@@ -64,6 +65,11 @@ def format_number(value: float, digits: int = 4) -> str:
     """
     text = f"{value:.{digits}g}"
     return f"{float(text):.0f}" if "e+" in text and abs(value) < _MAX_PLAIN else text
+
+
+def whole_numbers(text: str) -> str:
+    """Return a text whose lines do not end inside of numbers such as ``5.9e-05``."""
+    return _EXPONENT.sub("\u2060", text)
 
 
 def format_percent(ratio: float, *, digits: int = 0) -> str:

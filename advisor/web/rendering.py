@@ -22,6 +22,7 @@ from advisor.report.words import (
     format_percent,
     name_pieces,
     short_name,
+    whole_numbers,
 )
 from advisor.web.errors import message_of, status_of
 from advisor.web.numbers import to_json
@@ -30,7 +31,7 @@ from advisor.web.streaming import streamed_page
 
 _ABSENT = "\N{EN DASH}"
 _CONTENT = "<!-- content -->"  # where it stands in a frame, see base.html
-_MAX_NAME = 80  # characters of a name in a page; its title has all of them
+_MAX_NAME = 120  # characters of a name in a page; its title has all of them
 
 Content = Callable[[], Awaitable[Mapping[str, Any]]]
 """Returns the values of a page's content once they are there."""
@@ -71,6 +72,7 @@ class Renderer:
             "short": short_name,
             "cut": _cut,
             "name": _name,
+            "breakable": _breakable,
             "time": _time,
             "iso": _iso,
             "json": _json,
@@ -196,11 +198,16 @@ def _cut(text: str) -> str:
 
 
 def _name(text: str) -> Markup:
-    """Return a name as :func:`_cut` does, which may be broken after dots, slashes and underscores.
+    """Return a name as :func:`_cut` does, which may be broken as :func:`_breakable` says."""
+    return _breakable(_cut(text))
+
+
+def _breakable(text: str) -> Markup:
+    """Return a text whose lines may end after dots, slashes and underscores, and not in numbers.
 
     It is for the content of elements; titles and attributes have no places to break.
     """
-    return Markup("<wbr>").join(name_pieces(_cut(text)))
+    return Markup("<wbr>").join(name_pieces(whole_numbers(without_controls(text))))
 
 
 def _time(moment: datetime) -> str:

@@ -72,7 +72,7 @@ export class Chart {
       width: this.box.clientWidth || 600,
       height: spec.height ?? HEIGHT_PX,
       cursor: { drag: { x: true, y: false }, points: { size: 6 } },
-      legend: { live: true },
+      legend: { markers: { fill: (_plot, i) => (i ? seriesColor(series[i - 1]) : null) } },
       scales: { x: { time: false }, y: scale(spec.y), ...(spec.z && { z: scale(spec.z) }) },
       axes: [
         { ...axis({ label: texts.step }, "x"), size: 34 },
@@ -88,7 +88,7 @@ export class Chart {
           value: (_plot, _step, _s, index) => String(this.frame.data.steps[index ?? last()]),
         },
         ...series.map((each, i) => ({
-          label: each.label,
+          label: each.label.replace(/[._/]/g, "$&\u200b"), // where a line may end
           scale: each.axis ?? "y",
           stroke: seriesColor(each),
           width: each.width ?? 1.5,

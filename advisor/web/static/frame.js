@@ -53,8 +53,10 @@ export class Frame {
   setData(data) {
     this.data = data;
     this.isEmpty = !data.steps.length;
-    // Nothing was reported: a picture without values says nothing.
-    this.section.hidden = !this.isEmpty && data.values.flat().every((value) => value === null);
+    // A picture without values says nothing, and neither does a stack of one point.
+    const isReported = data.values.flat().some((value) => value !== null);
+    const isFlat = this.spec.is_stacked && data.steps.length === 1;
+    this.section.hidden = !this.isEmpty && (!isReported || isFlat);
     this.draw(false);
     this.fillTable();
   }

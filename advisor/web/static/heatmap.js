@@ -78,12 +78,11 @@ export class HeatMap {
     names.forEach((name, r) => {
       if (r % every) return;
       const words = shortened(context, name, this.labelPx - 8);
-      context.fillText(words, this.labelPx - 6, (r + 0.5) * this.rowPx);
+      context.fillText(words, this.labelPx - 6, Math.max((r + 0.5) * this.rowPx, 7));
     });
     context.textAlign = "center";
-    const marks = Math.max(2, Math.min(Math.floor(width / 120), steps.length));
-    for (let i = 0; i < marks; i++) {
-      const c = Math.round((i * (steps.length - 1)) / (marks - 1));
+    const apart = Math.ceil(steps.length / Math.max(Math.floor(width / 120), 2));
+    for (let c = 0; c < steps.length; c += apart) {
       const x = this.labelPx + (c + 0.5) * this.columnPx;
       const within = Math.min(Math.max(x, this.labelPx + 10), width - 24);
       context.fillText(String(steps[c]), within, height - AXIS_PX + 9);
@@ -133,9 +132,13 @@ function inside(index, list) {
   return Math.min(Math.max(index, 0), list.length - 1);
 }
 
-function shortened(context, text, width) {
-  if (context.measureText(text).width <= width) return text;
-  let end = text.length;
-  while (end > 1 && context.measureText(`…${text.slice(-end)}`).width > width) end--;
-  return `…${text.slice(-end)}`;
+// The end of a name that fits, from a dot on where it can.
+function shortened(context, name, width) {
+  const fits = (text) => context.measureText(text).width <= width;
+  if (fits(name)) return name;
+  const parts = name.split(".");
+  while (parts.length > 1 && !fits(`…${parts.join(".")}`)) parts.shift();
+  let end = parts.join(".");
+  while (end.length > 1 && !fits(`…${end}`)) end = end.slice(1);
+  return `…${end}`;
 }
