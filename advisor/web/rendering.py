@@ -31,7 +31,7 @@ from advisor.web.streaming import streamed_page
 
 _ABSENT = "\N{EN DASH}"
 _CONTENT = "<!-- content -->"  # where it stands in a frame, see base.html
-_MAX_NAME = 120  # characters of a name in a page; its title has all of them
+_MAX_NAME = 96  # characters of a name in a page; its title has all of them
 
 Content = Callable[[], Awaitable[Mapping[str, Any]]]
 """Returns the values of a page's content once they are there."""
