@@ -77,7 +77,7 @@ def _insert_bad_label(content: profile_pb2.ProfileContent) -> None:
         ),
         (_insert_negative, r"content\.points\[0\]\.unit_rates\[0\]: -1\.0 of group"),
         (_drop_a_rate, r"content\.points\[2\]\.unit_rates: 3 entries, but the layout has 4 groups"),
-        (_insert_one_error, r"content\.points\[0\]\.relative_errors: 1 entries, but"),
+        (_insert_one_error, r"content\.points\[0\]\.relative_errors: 1 entry, but"),
         (
             _send_rms_in_one_point,
             r"content\.points\[1\]\.weight_rms: 4 entries; give one for each group in every point",

@@ -157,7 +157,8 @@ def test_commands_report_and_show_metrics(cli: Cli, client: AdvisorClient, proje
     for command in ("metrics", "show"):
         printed = cli.run("run", command, "night").stdout
         assert "a=b<i>" in printed
-        assert [line.split() for line in printed.splitlines() if line.startswith(" auc")] == [
+        rows = [line.split() for line in printed.splitlines()]
+        assert [row for row in rows if row[:1] == ["auc"]] == [
             ["auc", "0.5", "10", "0", "0.5", "2", "0"]
         ]
     assert [len(r["values"]) for r in cli.json("run", "show", "night")["metrics"]] == [2, 2]

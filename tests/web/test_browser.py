@@ -258,7 +258,10 @@ def test_a_report_opens_from_disk_and_loads_nothing(
 def test_scripts_write_numbers_as_the_server_does(desk: Page) -> None:
     numbers = [5.9e-5, -3e-10, 0.00012, 0, 0.2, 1.23456, 9999.6, 12345.6, 9999999, 1e7, 1.5e12]
     page = desk.open("/projects/default")
-    script = "async (numbers) => numbers.map((await import('/static/format.js')).number)"
+    script = """async (numbers) => {
+        const { number } = await import('/static/format.js');
+        return numbers.map((value) => number(value));
+    }"""
     assert page.evaluate(script, numbers) == [format_number(number) for number in numbers]
 
 

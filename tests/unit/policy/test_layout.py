@@ -109,7 +109,7 @@ def test_the_error_for_an_invalid_layout_names_the_field(groups: list[Group], me
 @pytest.mark.parametrize(
     ("initial_rms", "message"),
     [
-        ([0.1], r"initial_rms: 1 entries, but there are 2 groups; give one for each, or none"),
+        ([0.1], r"initial_rms: 1 entry, but the layout has 2 groups; give one for each, or none"),
         ([None, -0.1], r"groups\[1\]\.initial_rms: -0.1 is not a finite number of at least 0"),
         ([float("nan"), 1.0], r"groups\[0\]\.initial_rms: nan is not a finite number"),
     ],

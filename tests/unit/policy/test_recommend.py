@@ -364,7 +364,7 @@ def test_the_next_measurement_is_sooner_while_multipliers_change(
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"unit_rates": np.array([1.0])}, r"unit_rates: 1 entries, but the layout has 2 groups"),
+        ({"unit_rates": np.array([1.0])}, r"unit_rates: 1 entry, but the layout has 2 groups"),
         ({"unit_rates": np.array([1.0, np.nan])}, r"unit_rates\[1\]: nan is not a finite number"),
         ({"unit_rates": np.array([np.inf, 1.0])}, r"unit_rates\[0\]: inf is not a finite number"),
         ({"unit_rates": np.array([1.0, -2.0])}, r"unit_rates\[1\]: -2\.0 .* of at least 0"),
