@@ -24,7 +24,7 @@ from tests.unit.training.numbers_training import NumbersMeter, NumbersTraining
 
 ALLOWED = Intervals(25, 100)
 ALL_EXAMPLES = 64
-WITH_UNSEEN = 1.125  # what a measurement slows down is counted as well, as an eighth of its time
+WITH_RESERVE = 1.125  # of an eighth, for what a measurement slows down
 
 
 @dataclass
@@ -157,12 +157,12 @@ def test_hooks_leave_less_for_measurements() -> None:
     for training in (without, with_hooks):
         training.train(5_000)
     spent = without.stopwatch.measuring_seconds - with_hooks.stopwatch.measuring_seconds
-    assert WITH_UNSEEN * spent == pytest.approx(0.004 * 5_000, rel=0.1)
+    assert WITH_RESERVE * spent == pytest.approx(0.004 * 5_000, rel=0.1)
     watch = with_hooks.stopwatch
     assert watch.hook_step_seconds == pytest.approx(0.004)
     assert watch.hook_seconds == pytest.approx(0.004 * (4_999 - len(with_hooks.measured)), rel=0.01)
-    with_unseen = WITH_UNSEEN * watch.measuring_seconds + watch.hook_seconds
-    assert with_unseen == pytest.approx(0.01 * 0.996 * 5_000, rel=0.05)
+    with_reserve = WITH_RESERVE * watch.measuring_seconds + watch.hook_seconds
+    assert with_reserve == pytest.approx(0.01 * 0.996 * 5_000, rel=0.05)
 
 
 def test_what_is_cheap_is_measured_as_often_and_on_as_many_examples_as_asked() -> None:
@@ -212,7 +212,7 @@ def test_fewer_examples_come_before_longer_intervals() -> None:
 def test_the_interval_grows_where_fewer_examples_save_nothing() -> None:
     training = Training(0.7, 0.0)
     training.train(5_000)
-    assert len(training.measured) == pytest.approx(5_000 * 0.01 / (WITH_UNSEEN * 0.7), abs=6)
+    assert len(training.measured) == pytest.approx(5_000 * 0.01 / (WITH_RESERVE * 0.7), abs=6)
 
 
 def test_a_training_of_known_length_measures_more_at_its_start() -> None:
