@@ -64,7 +64,8 @@ def format_number(value: float, digits: int = 4) -> str:
         digits: Number of significant digits.
     """
     text = f"{value:.{digits}g}"
-    return f"{float(text):.0f}" if "e+" in text and abs(value) < _MAX_PLAIN else text
+    rounded = float(text)
+    return f"{rounded:.0f}" if "e+" in text and abs(rounded) < _MAX_PLAIN else text
 
 
 def whole_numbers(text: str) -> str:
