@@ -153,7 +153,7 @@ def test_ranks_that_may_make_different_numbers_of_steps_do_nothing_together(
         model = nn.parallel.DistributedDataParallel(net())
         optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
         attachment, advisor = attached(model, optimizer, strict=False, interval=1, answers="wait")
-        # One rank has nobody to wait for, so it is told that it is one of several.
+        # Only trainings on several ranks look for join(), and this one has a single rank.
         attachment._hooks._cycle._uneven_steps = partial(uneven_steps, model)  # type: ignore[attr-defined]
 
         def train() -> None:
