@@ -24,7 +24,7 @@ from tests.unit.training.numbers_training import NumbersMeter, NumbersTraining
 
 ALLOWED = Intervals(25, 100)
 ALL_EXAMPLES = 64
-WITH_RESERVE = 1.125  # of an eighth, for what a measurement slows down
+WITH_RESERVE = 1.09  # for what a measurement slows down
 
 
 @dataclass
@@ -198,7 +198,7 @@ def test_the_largest_size_follows_from_what_examples_and_probes_cost() -> None:
             for examples in range(8, ALL_EXAMPLES // repeats + 1)
             if training.seconds_of(Size(examples, repeats)) <= 1.0
         ]
-        assert training.variances(4_000)[-1] <= 1.3 * min(fitting)
+        assert training.variances(4_000)[-1] <= 1.4 * min(fitting)
 
 
 def test_fewer_examples_come_before_longer_intervals() -> None:

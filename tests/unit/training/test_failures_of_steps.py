@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 
 import numpy as np
 import pytest
@@ -110,6 +111,19 @@ def test_a_warm_up_from_zero_is_first_measured_at_the_first_step_that_moves() ->
     training, events = NumbersTraining(WIDE, schedule=lambda step: 0.001 * step), list[Event]()
     training.train(advised(training, listeners=[events.append]), 3)
     assert [e.step for e in events if isinstance(e, Measured)] == [1]
+
+
+@pytest.mark.parametrize("learning_rate", [float("nan"), -0.25])
+def test_learning_rates_that_cannot_be_used_are_named(learning_rate: float) -> None:
+    training, events = NumbersTraining(WIDE, schedule=lambda _: learning_rate), list[Event]()
+    training.train(advised(training, listeners=[events.append], strict=False), 30)
+    failed = [event for event in events if isinstance(event, Failed)]
+    assert [event.step for event in failed] == [0, 25]
+    assert isinstance(failed[0].error, MeasurementError)
+    expected = rf"no learning rate of the step is above 0, and one is {learning_rate:g}; set"
+    assert re.match(expected, str(failed[0].error))
+    with pytest.raises(MeasurementError, match=expected):
+        training.train(advised(training), 1)
 
 
 def test_missing_advice_is_logged_again_only_after_an_answer(

@@ -58,9 +58,7 @@ def refuse_initialization(
             f"initialize=True scales initial weights, but first_step is {first_step}; {_REMEDY}"
         )
     _refuse_optimizers(optimizers, choices)
-    empty = [
-        g.name for g in groups if torch.nn.parameter.is_lazy(g.parameter) or g.parameter.is_meta
-    ]
+    empty = [group.name for group in groups if group.parameter.is_meta]
     if empty:
         raise AttachError(
             f"initialize=True scales initial weights, but {listed(empty)} have no values yet; "

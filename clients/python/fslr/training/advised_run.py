@@ -254,8 +254,7 @@ class AdvisedRun:
                 advice = self._exchange.news()
                 if advice is not None:
                     self._adopt(advice, cadence.step)
-        can_move = cadence.step >= cadence.next_step and any(now > 0 for now in learning_rates())
-        if cadence.begin_step(can_move=can_move):
+        if cadence.begin_step(learning_rates):
             self._schedule.plan()
 
     def measured(

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-from fslr.errors import AttachError
+from fslr.errors import AttachError, MeasurementError
 from fslr.training.events import Failed, Listeners, StepPart, Warned
 from fslr.training.stopwatch import Stopwatch
 
@@ -108,14 +109,30 @@ class Cadence:
             )
         self.step = self.next_step = step
 
-    def begin_step(self, *, can_move: bool) -> bool:
+    def begin_step(self, learning_rates: Callable[[], Sequence[float]]) -> bool:
         """Decide whether the step that begins is measured.
 
         Args:
-            can_move: Whether any learning rate of the step is above 0. A step at 0, such as the
-                first of a warm-up, changes nothing that could be measured.
+            learning_rates: Returns the learning rate of each group. A step with all of them at 0,
+                such as the first of a warm-up, changes nothing that could be measured.
+
+        Raises:
+            MeasurementError: At a strict start, a measurement is due and no learning rate can be
+                used: none is above 0, and one is negative or no number.
         """
-        self.is_due = can_move and self.step >= self.next_step
+        self.is_due = False
+        if self.step < self.next_step:
+            return False
+        rates = learning_rates()
+        self.is_due = any(rate > 0 for rate in rates)
+        unusable = [rate for rate in rates if not rate >= 0]
+        if unusable and not self.is_due:
+            error = MeasurementError(
+                f"no learning rate of the step is above 0, and one is {unusable[0]:g}; set "
+                "learning rates to finite numbers of at least 0"
+            )
+            if not self.failed(error, StepPart.MEASUREMENT, back_off=True):
+                raise error
         return self.is_due
 
     def postpone(self, step: int | None = None) -> None:

@@ -178,9 +178,9 @@ class Recording:
         Args:
             learning_rates: Returns the scheduled learning rate of each group.
         """
-        largest = max(learning_rates())
-        self._max_learning_rate = max(self._max_learning_rate, largest)
-        self.cadence.begin_step(can_move=largest > 0)
+        rates = learning_rates()
+        self._max_learning_rate = max(self._max_learning_rate, *rates)
+        self.cadence.begin_step(lambda: rates)
 
     def note_learning_rate(self, learning_rate: float) -> None:
         """Take note of a scheduled learning rate that was not known when its step began.

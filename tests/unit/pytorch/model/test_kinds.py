@@ -248,12 +248,6 @@ def test_the_fans_of_a_linear_layer_match_a_count_on_its_graph() -> None:
         assert jacobian[center].count_nonzero() == fan_out
 
 
-def test_parameters_without_a_shape_are_unknown() -> None:
-    model = nn.Sequential(nn.LazyLinear(3), nn.Linear(3, 2))
-    assert described(model)["0.weight"] == Description()
-    assert kinds(model)["1"] == "readout"
-
-
 class _Compiled(nn.Module):
     """Holds a module as ``torch.compile`` does; compiling takes seconds to import."""
 

@@ -19,7 +19,6 @@ from typing import NamedTuple
 
 from torch import nn
 
-from fslr.torch.model.shapes import shape_of
 from fslr.training.adapter_rates import is_low_rank
 
 
@@ -95,7 +94,7 @@ def _matrices_of(module: nn.Module, children: list[nn.Module]) -> Iterator[_Matr
     """Iterate over the matrices of a module and its children; vectors are left out."""
     for owner in (module, *children):
         for name, parameter in owner.named_parameters(recurse=False):
-            shape = shape_of(parameter)
-            if shape is not None and len(shape) > 1 and not name.endswith("bias"):
+            shape = tuple(parameter.shape)
+            if len(shape) > 1 and not name.endswith("bias"):
                 is_linear = isinstance(owner, nn.Linear) and name == "weight"
                 yield _Matrix(parameter, shape, is_linear, isinstance(owner, nn.Embedding))

@@ -273,8 +273,8 @@ class _Copy:
         if tensor is None:
             return None
         if id(tensor) not in self._tensors:
-            if is_shard(tensor) or nn.parameter.is_lazy(tensor):
-                raise TypeError("a tensor is sharded, or has no shape yet")
+            if is_shard(tensor):
+                raise TypeError("a tensor is sharded")
             made = torch.zeros((), dtype=tensor.dtype, device="cpu").expand(tensor.shape)
             if isinstance(tensor, nn.Parameter):
                 made = nn.Parameter(made, requires_grad=False)

@@ -17,7 +17,6 @@ from fslr.torch.model.forward import unwrap
 from fslr.torch.model.initial_weights import rms_of
 from fslr.torch.model.kinds import describe
 from fslr.torch.model.residual_outputs import residual_outputs_of
-from fslr.torch.model.shapes import count_of
 from fslr.torch.model.sharding import refuse_foreign_shards, reshard
 from fslr.torch.optimizers import Optimizers, checked_optimizers, name_of, updated_by
 from fslr.training.adapter_rates import adapter_pairs, all_pairs
@@ -84,7 +83,7 @@ class ModelGroups:
                 "check requires_grad and the parameters that the optimizer was built with"
             )
         trained = {group.name for group in self._groups}
-        self._frozen = {name: count_of(p) for name, p in named.values() if name not in trained}
+        self._frozen = {name: p.shape.numel() for name, p in named.values() if name not in trained}
         self._model = model
         self._optimizers = list({id(owner): owner for _, owner in owners.values()}.values())
         self._optimizer = name_of(given)
@@ -139,7 +138,7 @@ class ModelGroups:
             groups=[
                 layout_pb2.Group(
                     name=group.name,
-                    parameter_count=count_of(group.parameter),
+                    parameter_count=group.parameter.shape.numel(),
                     shape=description.shape,
                     fan_in=description.fan_in,
                     fan_out=description.fan_out,

@@ -10,9 +10,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.nn.parameter import is_lazy
 
-from fslr.torch.model.shapes import count_of
 from fslr.torch.model.sharding import is_shard
 from fslr.torch.model.sums import summed_as
 
@@ -28,13 +26,13 @@ def rms_of(parameters: Sequence[nn.Parameter]) -> list[float | None]:
         parameters: The tensors.
 
     Returns:
-        One number for each tensor; None where a tensor has no values (on the meta device, not yet
-        initialized, without entries), values that are not finite, or no norm.
+        One number for each tensor; None where a tensor has no values (on the meta device, without
+        entries), values that are not finite, or no norm.
     """
     norms: dict[int, Tensor] = {}
     meshes: dict[int, DeviceMesh] = {}
     for index, parameter in enumerate(parameters):
-        if is_lazy(parameter) or parameter.is_meta or not parameter.numel():
+        if parameter.is_meta or not parameter.numel():
             continue
         values: Any = parameter.detach()
         mesh = values.device_mesh if is_shard(values) else None
@@ -56,7 +54,7 @@ def rms_of(parameters: Sequence[nn.Parameter]) -> list[float | None]:
         squares.update(zip(indices, totals.to(device), strict=True))
     found = dict(zip(squares, torch.stack([*squares.values()]).tolist(), strict=True))
     return [
-        _root_mean(found[index], count_of(parameter)) if index in found else None
+        _root_mean(found[index], parameter.shape.numel()) if index in found else None
         for index, parameter in enumerate(parameters)
     ]
 

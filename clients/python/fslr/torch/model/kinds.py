@@ -44,7 +44,7 @@ from torch import nn
 from fslr.advisor.v1 import layout_pb2
 from fslr.torch.model.adapters import adapters_of
 from fslr.torch.model.owners import Owner, owners_of
-from fslr.torch.model.shapes import Convolution, fans_of, shape_of
+from fslr.torch.model.shapes import Convolution, fans_of
 from fslr.training.parameter_words import (
     ADAPTER_A,
     ADAPTER_B,
@@ -80,13 +80,13 @@ def describe(model: nn.Module, parameters: Sequence[nn.Parameter]) -> list[Descr
         parameters: Some of its parameters.
     """
     owners = owners_of(model)
-    shapes = {id(p): shape_of(p) for p in model.parameters()}
+    shapes = {id(p): tuple(p.shape) for p in model.parameters()}
     kinds = _Kinds(model, owners, shapes)
     descriptions = []
     for parameter in parameters:
         key = id(parameter)
         shape = shapes[key]
-        if shape is None or 0 in shape or len(shape) > MAX_DIMENSIONS:
+        if 0 in shape or len(shape) > MAX_DIMENSIONS:
             descriptions.append(Description())
             continue
         kind = kinds.kind_of(key, shape)
@@ -100,15 +100,14 @@ class _Kinds:
     Args:
         model: The module inside all wrappers.
         owners: The owners of each parameter by its id, frozen ones included.
-        shapes: The shape of each parameter by its id, in the order of ``model.parameters()``;
-            None: it has none yet.
+        shapes: The shape of each parameter by its id, in the order of ``model.parameters()``.
     """
 
     def __init__(
         self,
         model: nn.Module,
         owners: Mapping[int, Sequence[Owner]],
-        shapes: Mapping[int, tuple[int, ...] | None],
+        shapes: Mapping[int, tuple[int, ...]],
     ) -> None:
         self._owners = owners
         adapters = adapters_of(model)
@@ -160,9 +159,9 @@ class _Kinds:
                 return kind
         return layout_pb2.GROUP_KIND_HIDDEN
 
-    def _is_matrix(self, key: int, shape: tuple[int, ...] | None) -> bool:
+    def _is_matrix(self, key: int, shape: tuple[int, ...]) -> bool:
         """Return whether a parameter is the weight of a layer that is no table and no adapter."""
-        if shape is None or key in self._factors_a | self._factors_b:
+        if key in self._factors_a | self._factors_b:
             return False
         return not any(
             _is_any_table(owner, shape)

@@ -26,7 +26,6 @@ from __future__ import annotations
 import math
 
 from torch import nn
-from torch.nn.parameter import is_lazy
 
 from fslr.advisor.v1 import layout_pb2
 from fslr.torch.model.owners import Owner
@@ -37,17 +36,6 @@ _Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 _TransposedConvolution = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
 Convolution = _Convolution | _TransposedConvolution
 """All classes of convolutions."""
-
-
-def shape_of(parameter: nn.Parameter) -> tuple[int, ...] | None:
-    """Return the shape of a whole parameter, also if it is sharded; None if it has none yet."""
-    return None if is_lazy(parameter) else tuple(parameter.shape)
-
-
-def count_of(parameter: nn.Parameter) -> int:
-    """Return the number of entries of a whole parameter; 0 if it has no shape yet."""
-    shape = shape_of(parameter)
-    return 0 if shape is None else math.prod(shape)
 
 
 def fans_of(
