@@ -29,7 +29,7 @@ def test_the_stored_figures_keep_the_promises() -> None:
     assert large["per_example"]["time_ratio_k4"] <= 0.6
     overhead = json.loads((_ROOT / FIGURES / "overhead.json").read_text("utf-8"))
     assert overhead["parameters"] >= 3_000_000
-    assert overhead["ours"]["overhead"] <= 0.025  # +1.9% to +2.3% by machine
+    assert overhead["ours"]["overhead"] <= 0.011  # +0.9% to +1.04% in three runs
     assert overhead["ours"]["extra_memory_ratio"] <= 1.25
     assert overhead["ours"]["relative_error"] <= 0.1
     service = json.loads((_ROOT / FIGURES / "rpc.json").read_text("utf-8"))

@@ -23,7 +23,7 @@ _UNPLANNED_PART = 0.25  # has behind it, and these steps
 _SETTLED_STEPS = 1_000  # before, the first measurement has not paid off
 _EARLY = 1.5  # how much more than an even share an early measurement gets, if the length is known
 # A measurement also empties caches, which is not timed. What measuring really added was 0.92 to
-# 1.13 times what was counted, in four runs of ``python -m benchmarks overhead``.
+# 1.13 times what was counted, in five runs of ``python -m benchmarks overhead``.
 _WITH_RESERVE = 1.09
 _SHOWN = 0.001  # of the training's time, from which the hooks are named
 _URGENT_PART = 0.25  # of what is left, for a small measurement that is asked for early
