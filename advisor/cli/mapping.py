@@ -192,17 +192,19 @@ def explain(
             "warnings": [message_dict(warning) for warning in answer.warnings],
         })
         return
-    if request.opening.observe_only:
+    observes_only = request.opening.observe_only
+    if observes_only:
         say("[bold]The run only observes:[/] multipliers are what would have been recommended.")
-    _print_explanation(explained)
+    _print_explanation(explained, observes_only=observes_only)
 
 
-def _print_explanation(explained: Explanation) -> None:
+def _print_explanation(explained: Explanation, *, observes_only: bool) -> None:
     if explained.is_measured:
-        print_table(_explanation_table(explained))
+        print_table(_explanation_table(explained, observes_only=observes_only))
         counts = ", ".join(f"{count} {outcome}" for outcome, count in explained.counts)
         say(
-            f"{count_of(len(explained.groups), 'group')}: {counts}; multipliers from "
+            f"{count_of(len(explained.groups), 'group')}: {counts}; multipliers "
+            f"{'would have been' if observes_only else 'from'} "
             f"{format_number(explained.lowest)} to {format_number(explained.highest)}"
         )
         if explained.roles:
@@ -247,10 +249,10 @@ def _stored_answer(
     return request, found.recommendation
 
 
-def _explanation_table(explained: Explanation) -> Table:
+def _explanation_table(explained: Explanation, *, observes_only: bool) -> Table:
     table = Table(
         Column("group", overflow="fold"), "measured", "error", "depth", "reference", "prior",
-        "in force", "raw", "multiplier", "outcome", "limits",
+        "in force", "raw", "would be" if observes_only else "multiplier", "outcome", "limits",
         box=box.SIMPLE, padding=(0, 1, 0, 0), pad_edge=False, title_justify="left",
         title=f"step {explained.step}, compared with {plain(explained.profile)} at its step "
         f"{format_number(explained.profile_step)}",

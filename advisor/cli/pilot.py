@@ -170,10 +170,10 @@ def _print_lines(found: Pilot, lines: Lines) -> None:
     large = "your large model, at the same learning rate"
     where = "before the training loop" if lines.after else "after the trainer is made"
     say(f"Train {small if found.step is PilotStep.RECORD else large}.")
-    say(f"Paste {where}:\n")
+    say(f"Paste these lines {where}:\n")
     _print_code(lines.before)
     if lines.after:
-        say("\nand after it:\n")
+        say("\nand this line after it:\n")
         _print_code(lines.after)
     say(f"\nThe training does not change. Then run `advisor pilot {plain(found.profile)}` again.")
 

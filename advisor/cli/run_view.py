@@ -123,7 +123,8 @@ def figure_lines(figures: RunFigures, *, is_compact: bool = False) -> list[list[
 
     Args:
         figures: The figures of the run.
-        is_compact: Whether the range of learning rates is left out.
+        is_compact: Whether the range of learning rates, and what advice would have cost, are left
+            out.
     """
     points = figures.points
     contributions = figures.role_contributions()
@@ -141,7 +142,7 @@ def figure_lines(figures: RunFigures, *, is_compact: bool = False) -> list[list[
         [
             _figure(title, recommended_text(figures, _TEXTS)),
             *_learning_rates(figures, is_compact=is_compact),
-            Text(cost_text(figures.cost(), _TEXTS), style="dim"),
+            *_cost(figures, is_compact=is_compact),
         ],
     ]
 
@@ -149,6 +150,14 @@ def figure_lines(figures: RunFigures, *, is_compact: bool = False) -> list[list[
 def _learning_rates(figures: RunFigures, *, is_compact: bool) -> list[RenderableType]:
     sentence = "" if is_compact else learning_rates_text(figures, _TEXTS)
     return [Text(sentence)] if sentence else []
+
+
+def _cost(figures: RunFigures, *, is_compact: bool) -> list[RenderableType]:
+    """Return what measuring cost; of a run that observes, that advice would have cost as much."""
+    sentences = [cost_text(figures.cost(), _TEXTS)]
+    if figures.observes_only and not is_compact:
+        sentences.append(_TEXTS("cost.observed"))
+    return [Text(" ".join(sentences), style="dim")]
 
 
 def _figure(key: str, sentence: str) -> Text:

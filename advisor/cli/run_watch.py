@@ -37,9 +37,8 @@ from fslr import AdvisorClient, RunNotFoundError
 from fslr.advisor.v1 import run_service_pb2
 
 _EVENT_ID = re.compile(r"([0-9]{1,18}-[0-9]{1,18})?")
-_COLUMNS = (
-    "step", "loss", "total rate", "nonlinear", "multipliers: min, median, max", "next", "outcomes",
-)  # fmt: skip
+_MULTIPLIERS = "multipliers: min, median, max"
+_WOULD_HAVE_BEEN = "would have been: min, median, max"
 _REFRESHES_PER_SECOND = 4
 
 
@@ -74,19 +73,19 @@ def watch(
         fail(f"--after-id {after_id!r} is not the id of an event; `--json` prints the ids")
     is_live = console.is_terminal and not as_json and not lines
     with client(address) as advisor, contextlib.suppress(KeyboardInterrupt):
-        events, summary = _watched(advisor, run, after_id, project, wait=wait)
-        shown = _until_finished(_limited(events, count), summary)
+        events, summary, ends = _watched(advisor, run, after_id, project, wait=wait)
+        shown = _until_finished(_limited(events, count), summary if ends else None)
         if is_live:
             LiveRun(advisor, run, project).show(shown)
             return
-        if not as_json:
-            typer.echo(_line(_COLUMNS))
+        if as_json:
+            for event in shown:
+                typer.echo(json.dumps(message_dict(event)))
+            return
+        columns = () if summary is None else _print_heading(summary)
         for event in shown:
-            typer.echo(
-                json.dumps(message_dict(event))
-                if as_json
-                else _line(_cells(MeasurementRow.of(event)))
-            )
+            columns = columns or _print_heading(advisor.get_run(run, project=project))
+            typer.echo(_line(_cells(MeasurementRow.of(event)), columns))
 
 
 class LiveRun:
@@ -151,10 +150,13 @@ def _until_finished(
 
 def _watched(
     advisor: AdvisorClient, run: str, after_id: str, project: str, *, wait: bool
-) -> tuple[Iterator[run_service_pb2.RunEvent], run_service_pb2.Run | None]:
-    """Return the events to print, and the run if the command ends when the run has finished."""
+) -> tuple[Iterator[run_service_pb2.RunEvent], run_service_pb2.Run | None, bool]:
+    """Return the events to print, the run, and whether to end when the run has finished.
+
+    The run is None if it may not have started.
+    """
     if wait:
-        return advisor.watch_run(run, after_id=after_id, project=project), None
+        return advisor.watch_run(run, after_id=after_id, project=project), None, False
     try:
         summary = advisor.get_run(run, project=project)
     except RunNotFoundError as error:
@@ -165,8 +167,8 @@ def _watched(
         warn(f"nothing has arrived since {last} UTC; --wait goes on waiting")
     if state in {"finished", "ended", "silent"}:
         stored = list(read_events(advisor, summary, project))
-        return (event for event in stored if _is_after(event.id, after_id)), None
-    return advisor.watch_run(run, after_id=after_id, until_end=True, project=project), summary
+        return (event for event in stored if _is_after(event.id, after_id)), summary, False
+    return advisor.watch_run(run, after_id=after_id, until_end=True, project=project), summary, True
 
 
 def _is_after(event_id: str, other: str) -> bool:
@@ -197,8 +199,16 @@ def _cells(row: MeasurementRow) -> tuple[str, ...]:
     )
 
 
-def _line(cells: Sequence[str]) -> str:
+def _print_heading(run: run_service_pb2.Run) -> tuple[str, ...]:
+    """Print the names of the columns, and return them."""
+    multipliers = _WOULD_HAVE_BEEN if run.opening.observe_only else _MULTIPLIERS
+    columns = ("step", "loss", "total rate", "nonlinear", multipliers, "next", "outcomes")
+    typer.echo(_line(columns, columns))
+    return columns
+
+
+def _line(cells: Sequence[str], columns: Sequence[str]) -> str:
     """Return the cells as a line of columns, each as wide as its heading."""
-    widths = [max(len(column), 8) for column in _COLUMNS[:-1]]
+    widths = [max(len(column), 8) for column in columns[:-1]]
     padded = [cell.rjust(width) for cell, width in zip(cells[:-1], widths, strict=True)]
     return "  ".join([*padded, cells[-1]])

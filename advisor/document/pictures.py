@@ -154,7 +154,14 @@ def multipliers(rows: Sequence[RecommendedRoleRow], figures: RunFigures, texts: 
         ranges.append(
             ValueRange(row.role, row.min_multiplier, row.multiplier, row.max_multiplier, marks)
         )
-    axes = Axes(texts("multiplier.axis"), "", texts("document.multipliers.description"))
+    observes = figures.observes_only
+    axes = Axes(
+        texts("would_have_been.multiplier.axis" if observes else "multiplier.axis"),
+        "",
+        texts(
+            "page.would_have_been_multipliers" if observes else "document.multipliers.description"
+        ),
+    )
     return range_chart(ranges, axes)
 
 

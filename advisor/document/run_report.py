@@ -137,6 +137,7 @@ def _figures(figures: RunFigures, texts: Texts) -> dict[str, Any]:
     return {
         "cards": _cards(figures, roles, texts),
         "title": texts(title),
+        "observes_only": figures.observes_only,
         "sentences": {
             "total_change": total_change_text(figures.points, texts),
             "contributions": contributions_text(roles, recent, texts),

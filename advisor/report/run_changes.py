@@ -25,6 +25,8 @@ class ChangeKind(enum.Enum):
     POLICY = "policy"
     RECIPE = "recipe"
     MULTIPLIERS = "multipliers"
+    WOULD_HAVE_BEEN = "would_have_been"
+    """As MULTIPLIERS, in a run that applies none."""
     STALE = "stale"
     FRESH = "fresh"
     WARNING = "warning"
@@ -67,13 +69,21 @@ class ChangeReader:
     _listed: Floats | None = None
     _warned: set[str] = field(default_factory=set)
 
-    def read(self, reader: PointReader, event: run_service_pb2.RunEvent, point: Point) -> None:
+    def read(
+        self,
+        reader: PointReader,
+        event: run_service_pb2.RunEvent,
+        point: Point,
+        *,
+        observes_only: bool,
+    ) -> None:
         """Add what changed from the previous event to this one.
 
         Args:
             reader: The reader of the run's points.
             event: The event; it fits the reader's layout.
             point: Its point.
+            observes_only: Whether the run applies no multipliers.
         """
         answer, step = event.recommendation, event.measurement.step
         last, self._last = self._last, event
@@ -93,14 +103,19 @@ class ChangeReader:
                     self._add(event, kind, new, before=short_name(old), after=short_name(new))
             if answer.stale != earlier.stale:
                 self._add(event, ChangeKind.STALE if answer.stale else ChangeKind.FRESH)
-        self._read_multipliers(reader, event, point.role_multipliers)
+        kind = ChangeKind.WOULD_HAVE_BEEN if observes_only else ChangeKind.MULTIPLIERS
+        self._read_multipliers(reader, event, point.role_multipliers, kind)
         for warning in answer.warnings:
             if warning.message not in self._warned:
                 self._warned.add(warning.message)
                 self._add(event, ChangeKind.WARNING, warning.message, warning=warning.kind)
 
     def _read_multipliers(
-        self, reader: PointReader, event: run_service_pb2.RunEvent, found: Floats
+        self,
+        reader: PointReader,
+        event: run_service_pb2.RunEvent,
+        found: Floats,
+        kind: ChangeKind,
     ) -> None:
         """Add the role whose multipliers changed most, if that is much."""
         if self._listed is None:
@@ -112,7 +127,7 @@ class ChangeReader:
             return
         self._add(
             event,
-            ChangeKind.MULTIPLIERS,
+            kind,
             reader.roles.names[role],
             before=float(self._listed[role]),
             after=float(found[role]),

@@ -109,7 +109,7 @@ class RunFigures:
         if self.max_points is not None and len(self.points) >= 2 * self.max_points:
             del self.points[: -self.max_points]
         self._add_cost(point)
-        self._changes.read(self.reader, event, point)
+        self._changes.read(self.reader, event, point, observes_only=self.observes_only)
         self.newest = event
         return point
 

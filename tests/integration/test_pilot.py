@@ -39,6 +39,8 @@ def test_a_pilot_leads_from_nothing_to_a_report_of_what_advice_would_have_been(
     monkeypatch.chdir(tmp_path)
     first = cli.run("pilot", "mlp").stdout
     assert "1 record    now" in first
+    assert "Paste these lines before the training loop:" in first
+    assert "and this line after it:" in first
     assert "recorder = fslr.torch.Recorder(model, optimizer, every=10" in first
     lines = cli.json("pilot", "mlp")["lines"]
     # The lines name a commit, because this folder is not in a git repository.
@@ -62,15 +64,24 @@ def test_a_pilot_leads_from_nothing_to_a_report_of_what_advice_would_have_been(
 
     last = cli.run("pilot", "mlp", "-o", "pilot.html").stdout
     for expected in (
-        *("4 compare   done", "Multipliers would have been", "wrote pilot.html"),
-        *("observes only", "To apply the advice, remove"),
+        *("4 compare done", "Multipliers would have been", "wrote pilot.html"),
+        *("observes only", "this is what advice would have cost", "To apply the advice, remove"),
     ):
-        assert expected in last
+        assert expected in " ".join(last.split())
     page = (tmp_path / "pilot.html").read_text("utf-8").replace("<wbr>", "")
     assert "This run only observed: nothing was applied." in page
     assert "Measuring took" in page
+    assert "this is what advice would have cost" in page
     assert f"projects/{project}/runs/mlp-pilot" in page
     assert cli.json("pilot", "mlp")["step"] == "compare"
+    for arguments in (["mlp-pilot"], ["mlp-pilot", "--wait", "--count", "1"]):
+        heading, *rows = cli.run("run", "watch", *arguments).stdout.splitlines()
+        assert "would have been: min, median, max" in heading
+        assert "multipliers" not in heading
+        assert rows
+    explained = cli.run("explain", "--run", "mlp-pilot").stdout
+    assert "would be" in explained.splitlines()[3]
+    assert "; multipliers would have been " in explained
 
 
 def test_a_run_that_applied_advice_or_measured_too_little_is_no_pilot(

@@ -54,6 +54,9 @@ def test_a_run_that_only_observes_says_what_would_have_been() -> None:
     assert "Learning rates would have been 0.00841 to 0.00917." in text
     assert text.count("(would be)") == 2
     assert text.count("would be  next") == 1
+    assert "this is what advice would have cost" in " ".join(text.split())
+    advised = "\n".join(printed(run_view(RunFigures.of(*stored_run()), NOW)))
+    assert "would" not in advised
 
 
 @pytest.mark.parametrize("height", [24, 50])

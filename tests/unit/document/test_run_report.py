@@ -146,6 +146,14 @@ def test_an_observed_run_is_reported_as_what_would_have_been() -> None:
     assert "3. Learning rates that would have been recommended" in found.text
     assert "This run only observed: nothing was applied." in found.text
     assert "With advice, the learning rates of its 10 groups would have been" in found.text
+    headings = {"multiplier (would have been)", "effective learning rate (would have been)"}
+    assert headings | {"multiplier that would have been recommended (factor)"} <= set(found.texts)
+    assert found.texts.count("multiplier") == 1  # among the words that are explained
+    assert not {"effective learning rate", "multiplier (factor)"} & set(found.texts)
+    advised = page(RunFigures.of(*stored_run()))
+    assert {"effective learning rate", "multiplier (factor)"} <= set(advised.texts)
+    assert advised.texts.count("multiplier") == 2
+    assert "would have been" not in advised.text
 
 
 def test_a_report_in_japanese_has_japanese_titles() -> None:

@@ -193,8 +193,9 @@ def test_a_multiplier_far_from_those_of_its_role_is_an_outlier() -> None:
     assert attention.min_multiplier < attention.typical.multiplier <= attention.max_multiplier
 
 
-def test_changes_say_what_changed_and_when() -> None:
-    run, events = stored_run(measurements=7)
+@pytest.mark.parametrize("observe_only", [False, True])
+def test_changes_say_what_changed_and_when(observe_only: bool) -> None:
+    run, events = stored_run(measurements=7, observe_only=observe_only)
     answers = [event.recommendation for event in events]
     for answer in answers:
         answer.multipliers[:] = [0.5] * 10
@@ -213,7 +214,7 @@ def test_changes_say_what_changed_and_when() -> None:
         (75, ChangeKind.FRESH),
         (100, ChangeKind.PROFILE),
         (100, ChangeKind.POLICY),
-        (100, ChangeKind.MULTIPLIERS),
+        (100, ChangeKind.WOULD_HAVE_BEEN if observe_only else ChangeKind.MULTIPLIERS),
         (50, ChangeKind.RESTARTED),
     ]
     assert changes[1].time == events[1].time.ToDatetime(changes[1].time.tzinfo)
@@ -221,7 +222,7 @@ def test_changes_say_what_changed_and_when() -> None:
         "Warning: different <b>warm-up</b>",
         "The profile changed from gpt@3 to gpt@4.",
         "The policy changed from the profile's own rules to team@2.",
-        "The multiplier of embed.weight changed from 0.5 to 0.1.",
+        f"The multiplier of embed.weight {'would have ' * observe_only}changed from 0.5 to 0.1.",
         "The training restarted; its last measurement was at step 125.",
     ]
 
