@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from importlib.metadata import version
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from advisor.cli import (
     audit,
@@ -33,8 +34,24 @@ from advisor.cli import (
     token,
     web,
 )
+from advisor.cli.progress import whole_command
+from advisor.policy.control_characters import without_controls
+
+
+class _Commands(TyperGroup):
+    """All commands, of which each is shown in a terminal while it takes long."""
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[Any, Any, list[str]]:
+        """Return the name, the command and its arguments, and show it from here on."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if not ctx.resilient_parsing:  # it is not merely completed in a shell
+            words = ["advisor", str(name), *(rest[:1] if isinstance(command, TyperGroup) else [])]
+            ctx.with_resource(whole_command(without_controls(" ".join(words))))
+        return name, command, rest
+
 
 app = typer.Typer(
+    cls=_Commands,
     name="advisor",
     help="Learning-rate transfer as a service: run the advisor, manage profiles, and look at runs.",
     no_args_is_help=True,

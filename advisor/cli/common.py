@@ -177,7 +177,8 @@ def print_guideline(markdown: str) -> None:
 
 def print_json(data: Any) -> None:
     """Print plain data as JSON."""
-    typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
+    with progress("writing JSON"):
+        typer.echo(json.dumps(data, indent=2, ensure_ascii=False))
 
 
 def print_registered(response: profile_service_pb2.RegisterProfileResponse) -> None:

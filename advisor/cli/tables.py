@@ -13,6 +13,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from advisor.cli.common import console
+from advisor.cli.progress import progress
 
 _NUMBERS = re.compile(r"[-+\d.,:%eE@/]*|-?(inf|nan)")
 _MIN_TEXT_WIDTH = 12  # of a column of names or sentences, which may be folded; a date has 10
@@ -27,11 +28,12 @@ def print_table(table: Table) -> None:
     Args:
         table: The table; its columns are changed.
     """
-    widest = Measurement.get(console, console.options.update(width=10_000), table).maximum
-    if console.is_terminal and widest > console.width:
-        widest = _fit(table, widest, console.width)
-    # With its height, a console of any kind of terminal has the given width.
-    Console(emoji=False, width=widest, height=console.height).print(table)
+    with progress("laying out the table"):
+        widest = Measurement.get(console, console.options.update(width=10_000), table).maximum
+        if console.is_terminal and widest > console.width:
+            widest = _fit(table, widest, console.width)
+        # With its height, a console of any kind of terminal has the given width.
+        Console(emoji=False, width=widest, height=console.height).print(table)
 
 
 def print_wrapped(table: Table, width: int) -> bool:
@@ -64,11 +66,12 @@ def print_view(view: RenderableType) -> None:
     Args:
         view: The texts and tables.
     """
-    if console.is_terminal:
-        console.print(view)
-        return
-    widest = Measurement.get(console, console.options.update(width=10_000), view).maximum
-    Console(emoji=False, width=widest, height=console.height).print(view)
+    with progress("laying out the tables"):
+        if console.is_terminal:
+            console.print(view)
+            return
+        widest = Measurement.get(console, console.options.update(width=10_000), view).maximum
+        Console(emoji=False, width=widest, height=console.height).print(view)
 
 
 def _fit(table: Table, natural: int, width: int) -> int:

@@ -56,7 +56,7 @@ def test_progress_is_shown_only_after_a_while_and_in_a_terminal(
 ) -> None:
     file = io.StringIO()
     console = Console(file=file, force_terminal=is_terminal, width=80)
-    monkeypatch.setattr(progress, "_console", console)
+    monkeypatch.setattr(progress, "_terminal", lambda: console)
     monkeypatch.setattr(progress, "DELAY_S", delay_s)
     items = []
     for item in progress.counted(range(3), "reading the history of [b]night", 3):

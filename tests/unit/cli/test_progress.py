@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import sys
+import threading
 import time
 from collections.abc import Iterator
 from concurrent import futures
@@ -10,12 +12,15 @@ from typing import Any
 
 import grpc
 import pytest
+import typer
 from rich.console import Console
 from typer.testing import CliRunner
 
 from advisor.cli import progress as shown
 from advisor.cli.app import app
-from advisor.cli.progress import counted, progress
+from advisor.cli.common import console as results_console
+from advisor.cli.progress import counted, progress, whole_command
+from tests.waiting import eventually
 
 _WAIT_S = 0.2
 
@@ -44,7 +49,9 @@ def old_service() -> Iterator[str]:
 def terminal(monkeypatch: pytest.MonkeyPatch) -> io.StringIO:
     """Return what a terminal receives; progress is shown at once."""
     written = io.StringIO()
-    monkeypatch.setattr(shown, "_console", Console(file=written, force_terminal=True, width=80))
+    monkeypatch.setattr(
+        shown, "_terminal", lambda: Console(file=written, force_terminal=True, width=80)
+    )
     monkeypatch.setattr(shown, "DELAY_S", 0.02)
     return written
 
@@ -72,7 +79,7 @@ def test_what_is_quick_and_what_no_terminal_sees_is_not_shown(
         pass
     assert terminal.getvalue() == ""
     file = io.StringIO()
-    monkeypatch.setattr(shown, "_console", Console(file=file))
+    monkeypatch.setattr(shown, "_terminal", lambda: Console(file=file))
     monkeypatch.setattr(shown, "DELAY_S", 0.0)
     with progress("slow"):
         time.sleep(0.05)
@@ -92,3 +99,95 @@ def test_an_old_service_is_named_with_a_remedy(
     assert "update the service, or check the address" in result.output
     assert "Traceback" not in result.output
     assert "waiting for" in terminal.getvalue() or "reading" in terminal.getvalue()
+
+
+ROOT: Any = typer.main.get_command(app)
+
+
+def paths(command: Any = ROOT, path: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """Return the names of each command, such as ``("run", "show")``."""
+    inner = getattr(command, "commands", None)
+    if inner is None:
+        yield path
+        return
+    for name, child in inner.items():
+        yield from paths(child, (*path, name))
+
+
+def needed(command: Any) -> list[str]:
+    """Return arguments and options without which a command is not run."""
+    found: list[str] = []
+    for parameter in command.params:
+        if parameter.required:
+            is_option = parameter.param_type_name == "option"
+            found += parameter.opts[:1] if is_option else []
+            found.append({"--to": "csv", "--role": "viewer"}.get(parameter.opts[0], "1"))
+    return found
+
+
+@pytest.mark.parametrize("path", [*paths()], ids=" ".join)
+def test_every_command_that_takes_long_is_shown(
+    path: tuple[str, ...], terminal: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shown, "DELAY_S", 0.0)
+    command = ROOT
+    for name in path:
+        command = command.commands[name]
+    name = f"advisor {' '.join(path)}"
+
+    def work(**_: Any) -> None:
+        eventually(lambda: name in terminal.getvalue())
+
+    monkeypatch.setattr(command, "callback", work)
+    ROOT.main([*path, *needed(command)], standalone_mode=False)
+
+
+def test_a_command_is_shown_after_two_seconds_at_the_latest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(
+        shown, "_terminal", lambda: Console(file=io.StringIO(), force_terminal=True)
+    )
+    waits: list[float] = []
+
+    class Timer(threading.Timer):
+        def __init__(self, seconds: float, function: Any) -> None:
+            super().__init__(seconds, function)
+            waits.append(seconds)
+
+    monkeypatch.setattr(threading, "Timer", Timer)
+    with whole_command("advisor x"), progress("a part"):
+        pass
+    assert len(waits) == 1
+    assert 0 < waits[0] <= 2
+
+
+class Screen(io.StringIO):
+    """A terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_nothing_is_shown_among_results(
+    terminal: io.StringIO, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    screen = Screen()
+    monkeypatch.setattr(sys, "stdout", screen)
+    monkeypatch.setattr(sys, "stderr", screen)
+    monkeypatch.setattr(
+        shown, "_terminal", lambda: Console(file=screen, force_terminal=True, width=80)
+    )
+    with whole_command("advisor x"):
+        eventually(lambda: "advisor x" in screen.getvalue())
+        with progress("a part"):
+            eventually(lambda: "a part" in screen.getvalue())
+        typer.echo("a result")
+        results_console.print("another one")
+        time.sleep(0.05)
+        results = screen.getvalue().rpartition("\x1b[2K")[2]
+        assert results == "a result\nanother one\n"
+        with progress("the end"):
+            eventually(lambda: "the end" in screen.getvalue())
+    assert sys.stdout is sys.stderr is screen
+    assert terminal.getvalue() == ""
