@@ -190,7 +190,7 @@ class Tiny(Simple):
 
 
 class Later(Simple):
-    """Computes its own learning rates from its fourth step on."""
+    """Computes its own learning rates from its 20th step on."""
 
     def __init__(self, params: Any) -> None:
         super().__init__(params)
@@ -201,3 +201,42 @@ class Later(Simple):
 
     def rate(self, _place: int, group: dict[str, Any]) -> float:
         return float(group["lr"]) if self.steps < 20 else 0.01
+
+
+class LaterOwnWeights(OwnWeights, Later):
+    """Keeps weights of its own, and computes its own learning rates from its 20th step on."""
+
+
+class KeepsWeightsLater(OwnWeights, Later):
+    """Keeps weights of its own from its 20th step on."""
+
+    def rate(self, place: int, group: dict[str, Any]) -> float:
+        return Simple.rate(self, place, group)
+
+    def update(self, parameter: Tensor, rate: float) -> None:
+        if self.steps < 20:
+            Simple.update(self, parameter, rate)
+        else:
+            super().update(parameter, rate)
+
+
+class OwnRatesKeepsWeightsLater(KeepsWeightsLater):
+    """The same, with learning rates of its own: in the end it can be scaled in neither way."""
+
+    def rate(self, _place: int, _group: dict[str, Any]) -> float:
+        return 0.01
+
+
+class ReadsItselfLater(Later):
+    """Steps through a reference to itself from its 22nd step on."""
+
+    def __init__(self, params: Any) -> None:
+        super().__init__(params)
+        self.me = self
+
+    def step(self, closure: Any = None) -> None:
+        Simple.step(self if self.steps < 21 else self.me, closure)
+
+
+class ReadsItselfLaterOwnWeights(OwnWeights, ReadsItselfLater):
+    """The same, with weights of its own."""

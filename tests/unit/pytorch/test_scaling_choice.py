@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import re
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -24,14 +25,19 @@ from tests.unusual_optimizers import (
     Averaging,
     FirstRates,
     GroupNormalized,
+    KeepsWeightsLater,
     LateOwnWeights,
     Later,
+    LaterOwnWeights,
     Normalized,
     OneRate,
     OwnRates,
+    OwnRatesKeepsWeightsLater,
     OwnReference,
     OwnWeights,
     OwnWeightsOneRate,
+    ReadsItselfLater,
+    ReadsItselfLaterOwnWeights,
     Recurring,
     Sharpness,
     Simple,
@@ -226,20 +232,49 @@ def test_optimizers_that_are_known_to_be_linear_are_so_when_tried_out(name: str)
     assert (trial.learning_rates, trial.updates, trial.was_possible) == ("", "", True)
 
 
-def test_an_optimizer_that_stops_following_is_scaled_by_its_updates(
-    caplog: pytest.LogCaptureFixture,
+@pytest.mark.parametrize(
+    ("kind", "scaling", "line"),
+    [
+        (Later, "auto", r"multipliers act on the updates of Later, not on its"),
+        (
+            LaterOwnWeights,
+            "auto",
+            r"multipliers of LaterOwnWeights are 1\. .*does not depend on them; nor .* takes back",
+        ),
+        (OwnRatesKeepsWeightsLater, "auto", r"multipliers of OwnRatesKeepsWeightsLater are 1\."),
+        (
+            KeepsWeightsLater,
+            "update",
+            r"multipliers act on the learning rates of KeepsWeightsLater",
+        ),
+        (ReadsItselfLater, "auto", r"act on the updates of ReadsItselfLater, .*somewhere other"),
+        (
+            ReadsItselfLaterOwnWeights,
+            "auto",
+            r"OwnWeights are 1\. .*somewhere other than its groups; nor .* weights of its own",
+        ),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_an_optimizer_that_begins_to_step_differently_steps_as_is_reported(
+    kind: type[Later], scaling: Any, line: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     model = net()
-    optimizer = Later(model.parameters())
+    optimizer = kind(model.parameters())
     advisor = FakeAdvisor(MULTIPLIERS, weight_decay=INDEPENDENT, interval_steps=4)
     with (
         caplog.at_level(logging.WARNING, "fslr"),
         attach(
-            model, optimizer, profile="x", advisor=advisor, answers="wait", max_overhead=None
+            *(model, optimizer),
+            profile="x",
+            advisor=advisor,
+            scaling=scaling,
+            answers="wait",
+            max_overhead=None,
         ) as attachment,
     ):
-        for step in range(48):
-            advisor.multipliers = [m * (1 + step % 8 / 8) for m in MULTIPLIERS]
+        for step in range(45):
+            advisor.multipliers = [m / 4 * (1 + step % 8 / 8) for m in MULTIPLIERS]
             backward(model, step)
             before = [p.detach().clone() for p in model.parameters()]
             multipliers = attachment.multipliers
@@ -247,9 +282,14 @@ def test_an_optimizer_that_stops_following_is_scaled_by_its_updates(
         for p, b, m in zip(model.parameters(), before, multipliers, strict=True):
             assert p.grad is not None
             torch.testing.assert_close(p - b, -0.01 * m * p.grad, rtol=2e-3, atol=1e-7)
-    assert attachment.failures == 0
-    (record,) = caplog.records
-    assert "from now on multipliers act on the updates of Later, not on its" in record.getMessage()
+    # A step that reads other groups was made by then.
+    assert attachment.failures == ("somewhere other" in line)
+    assert advisor.measurements[-1].step == step
+    assert list(advisor.measurements[-1].multipliers) == multipliers
+    assert (multipliers == [1.0] * 4) == ("are 1" in line)
+    (record,) = [r for r in caplog.records if "from now on" in r.getMessage()]
+    assert len(caplog.records) == 1 + attachment.failures
+    assert re.search(line, record.getMessage())
 
 
 def test_the_step_of_the_check_that_turns_to_updates_is_scaled() -> None:

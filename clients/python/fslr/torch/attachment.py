@@ -157,9 +157,9 @@ class Attachment(AdvisedTraining):
             [one for one, choice in zip(optimizers, choices, strict=False) if choice.needs_checks],
             self._scaler,
             receivers,
-            lambda: cadence.step,
+            lambda: run.cadence.step,
+            run.leave_unscaled,
         )
-        cadence = run.cadence
         self._scaler.on_begin = check.multipliers_changed
         watch = TrainingWatch(model, self.groups, self._scaler.inner, receivers)
         self._hooks = StepHooks(

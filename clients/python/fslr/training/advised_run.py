@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, SupportsFloat, get_args
 
 from fslr.advisor.v1 import advisor_service_pb2 as pb
@@ -117,6 +117,7 @@ class AdvisedRun:
                 budget = Budget(max_overhead, self.cadence.stopwatch, opening.total_steps)
         self._schedule = MeasurementSchedule(self.cadence, size, ranks, budget)
         self._warned: set[str] = set()
+        self._unscaled: set[int] = set()  # groups whose multiplier stays 1
 
     @property
     def factors(self) -> list[float]:
@@ -241,6 +242,19 @@ class AdvisedRun:
         """Number of reports of metrics that were not stored and will not be."""
         return self._reporter.lost
 
+    def leave_unscaled(self, groups: Iterable[int]) -> None:
+        """Keep multipliers at 1 from now on, because they have no effect.
+
+        Args:
+            groups: The groups, by their places in the layout.
+        """
+        self._unscaled.update(groups)
+        self.multipliers = self._of_scaled(self.multipliers)
+
+    def _of_scaled(self, multipliers: Iterable[float]) -> list[float]:
+        unscaled = self._unscaled
+        return [1.0 if place in unscaled else m for place, m in enumerate(multipliers)]
+
     def begin_step(self, learning_rates: Callable[[], Sequence[float]]) -> None:
         """Adopt an answer that has arrived, and decide whether the step is measured.
 
@@ -322,7 +336,7 @@ class AdvisedRun:
     def _adopt(self, advice: Advice, step: int) -> None:
         """Put an answer in force from a step on."""
         self.answer = advice.answer
-        self.multipliers = advice.multipliers
+        self.multipliers = self._of_scaled(advice.multipliers)
         self.weight_decay = advice.weight_decay
         self._schedule.set_probes(advice.probes)
         if advice.answer is not None and not self._observe_only:
@@ -372,7 +386,7 @@ class AdvisedRun:
         """
         check_header(state, _KIND, self._groups)
         self.cadence.load_state_dict(state["cadence"])
-        self.multipliers = [float(multiplier) for multiplier in state["multipliers"]]
+        self.multipliers = self._of_scaled(map(float, state["multipliers"]))
         self.weight_decay = policy_pb2.WeightDecayRule.ValueType(state["weight_decay"])
         self._schedule.measured_step = state["measured_step"]
         self._messages.advised = [bool(advised) for advised in state["advised"]]

@@ -29,6 +29,7 @@ _LATER_MULTIPLIERS = (2.0, 0.5, 4.0, 1.0)
 _TOLERANCE = 0.05  # of a ratio
 _MAX_RESIDUAL = 0.1
 _NEARLY_ZERO = 1e-6  # a multiplier
+_MIN_POWER = 0.5  # of a multiplier, for it to have an effect at all
 _MIN_DEPENDENT = 0.02  # part of a step that depends on the learning rate
 _MAX_STILL = 8  # steps that may move nothing at first; a rectified Adam makes 5
 _MIN_CHANGE = 0.01  # of the weights
@@ -47,11 +48,14 @@ class Trial:
         learning_rates: Why multipliers cannot act on its learning rates; empty: they can.
         updates: Why multipliers cannot act on its updates; empty: they can, or it is not known.
         was_possible: Whether the trial could be made at all.
+        have_no_effect: Whether multipliers on its learning rates do not even roughly scale its
+            steps. Schedule-free optimizers in training follow roughly, and no other way is better.
     """
 
     learning_rates: str
     updates: str
     was_possible: bool = True
+    have_no_effect: bool = False
 
 
 def try_out(optimizer: torch.optim.Optimizer, *, is_training: bool = False) -> Trial:
@@ -73,18 +77,22 @@ def try_out(optimizer: torch.optim.Optimizer, *, is_training: bool = False) -> T
         if not any(bool(move.any()) for moves in plain for move in moves):
             return Trial("it moved nothing when it was tried out", "", was_possible=False)
         try:
-            reason = _follows_learning_rates(optimizer, plain, is_training=is_training)
+            reason, without = _follows_learning_rates(optimizer, plain, is_training=is_training)
         except Exception as error:  # noqa: BLE001 - it may be any code
             reason = (
                 f"its step fails with different learning rates ({type(error).__name__}: {error})"
             )
-        return Trial(reason, _lasting(optimizer))
+            without = True
+        return Trial(reason, _lasting(optimizer), have_no_effect=without)
 
 
 def _follows_learning_rates(
     optimizer: torch.optim.Optimizer, plain: _Moves, *, is_training: bool
-) -> str:
-    """Return why the steps do not follow multipliers on the learning rates; empty: they do."""
+) -> tuple[str, bool]:
+    """Return why the steps do not follow multipliers, and whether these have no effect.
+
+    The reason is empty if they do.
+    """
     count = len(plain[0])
     first = [_MULTIPLIERS[i % len(_MULTIPLIERS)] for i in range(count)]
     later = [_LATER_MULTIPLIERS[i % len(_LATER_MULTIPLIERS)] for i in range(count)]
@@ -93,8 +101,9 @@ def _follows_learning_rates(
         still = _moves(optimizer, [[_NEARLY_ZERO] * count] * (2 * _STEPS))
         moved, plain, scaled = plain, _without(plain, still), _without(scaled, still)
         if _size(plain) < _MIN_DEPENDENT * _size(moved):
-            return "its step does not depend on them"
-    return _deviates(scaled, plain, first) or _stays(scaled[-1], plain[-1], first, later)
+            return "its step does not depend on them", True
+    reason = _deviates(scaled, plain, first) or _stays(scaled[-1], plain[-1], first, later)
+    return reason, bool(reason) and _are_nearly_plain(scaled[0], plain[0], first)
 
 
 def _deviates(scaled: _Moves, plain: _Moves, multipliers: Sequence[float]) -> str:
@@ -105,6 +114,17 @@ def _deviates(scaled: _Moves, plain: _Moves, multipliers: Sequence[float]) -> st
             if abs(ratio / multiplier - 1) > _TOLERANCE or residual > _MAX_RESIDUAL:
                 return f"with the multiplier {multiplier:g}, its step is {ratio:.3g} times as large"
     return ""
+
+
+def _are_nearly_plain(
+    moves: Sequence[Tensor], plain: Sequence[Tensor], multipliers: Sequence[float]
+) -> bool:
+    """Return whether a move is nearer to the plain one than to that times its multiplier."""
+    for move, of_plain, multiplier in zip(moves, plain, multipliers, strict=True):
+        ratio, _ = _compared(move, of_plain, multiplier)
+        if multiplier != 1.0 and not (ratio > 0 and math.log(ratio, multiplier) > _MIN_POWER):
+            return True
+    return False
 
 
 def _stays(

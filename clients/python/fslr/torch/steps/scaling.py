@@ -47,8 +47,8 @@ class Choice:
 
     @property
     def needs_checks(self) -> bool:
-        """Whether it is to be checked during the training, and there is another way to turn to."""
-        return not self.by_update and not self.is_certain and self.is_correctable
+        """Whether it is to be checked during the training."""
+        return not self.is_certain
 
 
 def choose(optimizer: torch.optim.Optimizer, scaling: Scaling) -> Choice:

@@ -133,20 +133,49 @@ class StepScaler:
 
         Its groups are then not split, so that a recipe's factors on other settings end.
         """
-        for one in (optimizer, *inner_optimizers(optimizer)):
-            entry = self._by_id.get(id(one))
-            if entry is not None:
-                entry.by_update = self._scales_updates = True
-                entry.split.disarm()
-                self._settings = [
-                    SettingFactors() if owner is entry else factors
-                    for owner, factors in zip(self._owners, self._settings, strict=True)
-                ]
+        for entry in self._entries(optimizer):
+            entry.by_update = self._scales_updates = True
+        self._end_splitting(optimizer)
+
+    def scale_learning_rates_of(self, optimizer: torch.optim.Optimizer) -> None:
+        """Let multipliers act on the learning rates of an optimizer that would undo an update."""
+        self.do_not_correct(optimizer)
+        for entry in self._entries(optimizer):
+            entry.by_update = False
+        self._scales_updates = any(entry.by_update for entry in self._by_id.values())
+
+    def leave_unscaled(self, optimizer: torch.optim.Optimizer) -> list[int]:
+        """Step an optimizer as scheduled, with its own settings: no multiplier acts on it.
+
+        Returns:
+            The places of its parameters. Their multipliers have to be 1 from now on.
+        """
+        self.scale_learning_rates_of(optimizer)
+        return self._end_splitting(optimizer)
+
+    def _end_splitting(self, optimizer: torch.optim.Optimizer) -> list[int]:
+        """Leave an optimizer its groups and settings, and return the places of its parameters."""
+        entries = self._entries(optimizer)
+        for entry in entries:
+            entry.split.disarm()
+        places = [i for i, owner in enumerate(self._owners) if any(owner is e for e in entries)]
+        for place in places:
+            self._settings[place] = SettingFactors()
+        self._in_force = None
+        return places
+
+    def _entries(self, optimizer: torch.optim.Optimizer) -> list[InnerOptimizer]:
+        """Return the entries of an optimizer and of those that it holds."""
+        inner = optimizer, *inner_optimizers(optimizer)
+        return [self._by_id[id(one)] for one in inner if id(one) in self._by_id]
 
     def has_settings(self, optimizer: torch.optim.Optimizer) -> bool:
         """Return whether a recipe's factors on settings of an optimizer are in force."""
-        inner = (optimizer, *inner_optimizers(optimizer))
-        return any(id(o) in self._by_id and self._by_id[id(o)].split.settings for o in inner)
+        return any(entry.split.settings for entry in self._entries(optimizer))
+
+    def scales_updates_of(self, optimizer: torch.optim.Optimizer) -> bool:
+        """Return whether multipliers act on the updates of an optimizer."""
+        return any(entry.by_update for entry in self._entries(optimizer))
 
     def check(self, multipliers: Sequence[float]) -> None:
         """Find out whether learning rates can still be scaled, before a step is prepared.
@@ -179,9 +208,12 @@ class StepScaler:
 
     def do_not_correct(self, optimizer: torch.optim.Optimizer) -> None:
         """Leave the weights of an optimizer after its step, because it would undo a change."""
-        for one in (optimizer, *inner_optimizers(optimizer)):
-            if id(one) in self._by_id:
-                self._by_id[id(one)].is_correctable = False
+        for entry in self._entries(optimizer):
+            entry.is_correctable = False
+
+    def is_correctable(self, optimizer: torch.optim.Optimizer) -> bool:
+        """Return whether a change of an optimizer's weights after its step lasts."""
+        return all(entry.is_correctable for entry in self._entries(optimizer))
 
     @property
     def can_correct(self) -> bool:
