@@ -2,6 +2,7 @@
 'use strict';
 
 const { status } = require('@grpc/grpc-js');
+const { proxyNote } = require('./proxies');
 
 const DETAILS_KEY = 'grpc-status-details-bin';
 const ERROR_INFO = 'type.googleapis.com/google.rpc.ErrorInfo';
@@ -76,12 +77,14 @@ function details(bytes) {
   return found;
 }
 
-/** Return the error to throw for a failed call. */
-function serviceError(error) {
+/** Return the error to throw for a failed call of the advisor at an address. */
+function serviceError(error, address) {
   if (error instanceof ServiceError) return error;
   const [bytes] = error.metadata ? error.metadata.get(DETAILS_KEY) : [];
   const found = Buffer.isBuffer(bytes) ? details(bytes) : {};
-  return new ServiceError(error.details || error.message, { code: error.code, ...found });
+  const isUnanswered = [status.UNAVAILABLE, status.DEADLINE_EXCEEDED].includes(error.code) && !found.reason;
+  const message = (error.details || error.message) + (isUnanswered ? proxyNote(address) : '');
+  return new ServiceError(message, { code: error.code, ...found });
 }
 
 module.exports = { ServiceError, serviceError };

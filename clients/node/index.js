@@ -7,6 +7,7 @@ const { randomUUID } = require('node:crypto');
 const grpc = require('@grpc/grpc-js');
 const protoLoader = require('@grpc/proto-loader');
 const { ServiceError, serviceError } = require('./errors');
+const { isDirect, isLoopback } = require('./proxies');
 const { RunSession } = require('./session');
 
 const PROTOS = path.join(__dirname, '..', '..', 'protos');
@@ -20,9 +21,11 @@ function serviceFiles(protos) {
   return names.filter((name) => name.endsWith('_service.proto')).map((name) => `${folder}/${name}`);
 }
 
-/** Return the settings of a channel to some services. */
-function channelOptions(services) {
+/** Return the settings of a channel to the services at an address. */
+function channelOptions(address, services) {
   return {
+    // A token without TLS must not leave this machine.
+    ...(isDirect(address) ? { 'grpc.enable_http_proxy': 0 } : {}),
     'grpc.keepalive_time_ms': 60_000, // the service permits more, also without calls
     'grpc.keepalive_timeout_ms': 20_000,
     // Calls fail at once while a channel waits to connect again, by default for up to two minutes.
@@ -49,11 +52,6 @@ function channelOptions(services) {
   };
 }
 
-function isLoopback(address) {
-  const host = address.replace(/^(dns:(\/\/[^/]*)?\/?|ipv[46]:)/, '').replace(/:\d+$/, '');
-  return address.startsWith('unix:') || /^(localhost|127(\.\d+){3}|\[?::1\]?)$/.test(host);
-}
-
 /** A client of one advisor service; every method throws ServiceError. */
 class AdvisorClient {
   constructor(address, options = {}) {
@@ -78,7 +76,7 @@ class AdvisorClient {
     const definition = protoLoader.loadSync(serviceFiles(protos), { ...LOADER, includeDirs: [protos] });
     const { v1 } = grpc.loadPackageDefinition(definition).fslr.advisor;
     const services = Object.keys(v1).filter((name) => v1[name].service);
-    this._channel = new grpc.Channel(address, credentials, channelOptions(services));
+    this._channel = new grpc.Channel(address, credentials, channelOptions(address, services));
     this._services = {};
     for (const name of services) {
       this._services[name] = new v1[name](address, credentials, { channelOverride: this._channel });
@@ -88,7 +86,7 @@ class AdvisorClient {
   /** Return a session for a run; its stream opens with the first measurement. */
   openRun(opening) {
     const start = () => this._services.AdvisorService.RecommendLR(this._metadata.clone());
-    return new RunSession(start, opening, this.deadlineMs);
+    return new RunSession(start, opening, this.deadlineMs, this.address);
   }
 
   /** Return the answer to one measurement, without a stream. */
@@ -140,7 +138,7 @@ class AdvisorClient {
     const options = { deadline: Date.now() + this.deadlineMs };
     return new Promise((resolve, reject) => {
       stub[method](request, this._metadata.clone(), options, (error, response) =>
-        error ? reject(serviceError(error)) : resolve(response),
+        error ? reject(serviceError(error, this.address)) : resolve(response),
       );
     });
   }

@@ -5,6 +5,7 @@ const { randomUUID } = require('node:crypto');
 const { setTimeout: sleep } = require('node:timers/promises');
 const { status } = require('@grpc/grpc-js');
 const { ServiceError, serviceError } = require('./errors');
+const { proxyNote } = require('./proxies');
 
 // Five pauses of 1.2 s or more together: longer than a channel waits before it connects again.
 const MAX_TRIES = 6;
@@ -16,10 +17,11 @@ const END_WAIT_MS = 1000;
  * so any replica can continue the run.
  */
 class RunSession {
-  constructor(startCall, opening, deadlineMs) {
+  constructor(startCall, opening, deadlineMs, address) {
     this._startCall = startCall;
     this._opening = { ...opening, session: opening.session || randomUUID().replaceAll('-', '') };
     this._deadlineMs = deadlineMs;
+    this._address = address;
     this._call = null;
     this._pending = null; // { resolve, reject } of the request under way
     this._queue = Promise.resolve();
@@ -83,7 +85,7 @@ class RunSession {
     }
     return new Promise((resolve, reject) => {
       const timer = setTimeout(() => {
-        const message = `the advisor did not answer within ${this._deadlineMs} ms`;
+        const message = `the advisor did not answer within ${this._deadlineMs} ms${proxyNote(this._address)}`;
         this._settle('reject', new ServiceError(message, { code: status.DEADLINE_EXCEEDED }));
       }, Math.max(0, deadline - Date.now()));
       this._pending = {
@@ -112,7 +114,7 @@ class RunSession {
       this._answered = true;
       this._settle('resolve', response);
     });
-    call.on('error', (error) => ended(serviceError(error)));
+    call.on('error', (error) => ended(serviceError(error, this._address)));
     call.on('end', () => {
       const message = 'the advisor ended the stream: it is shutting down';
       // An error, if there is one, comes after the end.

@@ -22,6 +22,7 @@ from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import layout_pb2, profile_service_pb2, recipe_pb2
 from tests.building import content_message, opening_message
 from tests.certificates import Authority
+from tests.http_proxy import HttpProxy
 from tests.operator_tokens import Tokens
 from tests.waiting import eventually
 
@@ -199,3 +200,23 @@ def test_tls_and_tokens(client_folder: Path, tmp_path: Path) -> None:
         assert found["caller"]["role"] == "ROLE_TRAINER"
     with pytest.raises(AssertionError, match=r"the token would be sent to advisor\.invalid:1"):
         run(client_folder, "status", "advisor.invalid:1", token="fslr_a_b_c")
+
+
+def test_no_token_for_this_machine_reaches_a_proxy(
+    client_folder: Path, service: LocalServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("grpc_proxy", "https_proxy", "no_grpc_proxy", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    token = "fslr_default_0123456789ab_" + "S" * 43
+    with HttpProxy(int(service.address.rpartition(":")[2]), status="403 Forbidden") as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url)
+        assert run(client_folder, "status", service.address, token=token)["loopback"]
+        assert not proxy.requests
+        refused = run(client_folder, "status", "advisor.invalid:50051", deadlineMs=2_000)
+        assert proxy.requests
+    assert (refused["codeName"], refused["reason"]) == ("UNAVAILABLE", "")
+    assert re.search(
+        r"; calls go through the proxy 127.0.0.1:\d+, which http_proxy names; to connect directly, "
+        "add advisor.invalid to no_proxy$",
+        refused["message"],
+    )
