@@ -180,7 +180,7 @@ def test_a_number_of_examples_below_1_is_refused(name: str) -> None:
     model = Words()
     optimizer = torch.optim.Adam(model.parameters())
     options = MeasuringOptions(**{name: 0})  # type: ignore[arg-type]
-    with pytest.raises(MeasurementError, match=f"{name} is 0; it must be at least 1"):
+    with pytest.raises(MeasurementError, match=f"{name} is 0; it must be an integer, at least 1"):
         Recorder(model, optimizer, options=options)
 
 

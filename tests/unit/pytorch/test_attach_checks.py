@@ -14,9 +14,9 @@ import pytest
 import torch
 from torch import nn
 
-from fslr import AttachError
+from fslr import AttachError, MeasurementError, RunInfo
 from fslr.testing import FakeAdvisor
-from fslr.torch import Recorder, attach
+from fslr.torch import MeasuringOptions, Recorder, attach
 from tests.small_net import LEARNING_RATE, MULTIPLIERS, attached, backward, net
 
 
@@ -204,6 +204,27 @@ def _without_rate(model: nn.Module) -> torch.optim.Optimizer:
     return optimizer
 
 
+def _around_unreadable(model: nn.Module) -> torch.optim.Optimizer:
+    class Unreadable(torch.optim.SGD):
+        is_ready = False
+
+        @property
+        def param_groups(self) -> list[dict[str, Any]]:
+            if self.is_ready:
+                raise KeyError("groups")
+            return self._kept
+
+        @param_groups.setter
+        def param_groups(self, groups: list[dict[str, Any]]) -> None:
+            self._kept = groups
+
+    inner = Unreadable(model.parameters(), lr=LEARNING_RATE)
+    inner.is_ready = True
+    outer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
+    outer.base = inner  # type: ignore[attr-defined]
+    return outer
+
+
 def _with_none(model: nn.Module) -> torch.optim.Optimizer:
     optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
     optimizer.param_groups[0]["params"].append(None)
@@ -235,6 +256,10 @@ def _with_rate(model: nn.Module, rate: Any) -> torch.optim.Optimizer:
             lambda m: _with_rate(m, torch.ones((), device="meta")),
             "SGD cannot be attached: .* is a Tensor; it must be a number, or a tensor with one",
         ),
+        (
+            _around_unreadable,
+            "Unreadable cannot .* groups cannot be read .KeyError: 'groups'.; pass",
+        ),
         (_with_none, "SGD cannot be attached: a NoneType is among the parameters in its groups"),
         (lambda m: _with_rate(m, torch.ones(2)), "SGD cannot be attached: .* is a Tensor; it must"),
     ],
@@ -250,6 +275,61 @@ def test_what_cannot_be_attached_is_refused_in_words(
             attached(model, given)
         else:
             Recorder(model, given)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            {"options": {"probes": 4}},
+            r"options is {'probes': 4}; .* such as MeasuringOptions.probes",
+        ),
+        ({"run": 5}, "run is 5; it must be the name of the run, or a fslr.RunInfo; without a name"),
+        ({"run": RunInfo(name=5)}, "name is 5; it must be a string"),  # type: ignore[arg-type]
+        ({"run": RunInfo(policy="x")}, "policy is 'x'; it must be a message"),  # type: ignore[arg-type]
+        ({"run": RunInfo(ratios={"batch": "x"})}, "ratio batch is 'x'; it"),  # type: ignore[dict-item]
+        ({"profile": None}, "profile is None; it must be the name of one, such as 'char-gpt@prod'"),
+        ({"recipe": 5}, "recipe is 5; it must be a string"),
+        ({"advisor": None}, "advisor is None; it must be the address of the service, such as '127"),
+        ({"total_steps": "x"}, "total_steps is 'x'; it must be an integer of at least 0; 0: unkno"),
+        ({"first_step": "x"}, "first_step is 'x'; it must be the number of steps"),
+        ({"max_overhead": "x"}, "max_overhead is 'x'; it is a part of the training's time above 0"),
+        (
+            {"listeners": print},
+            "listeners is <built-in .* must be a list of functions of one event",
+        ),
+        ({"residual_outputs": "x"}, "residual_outputs is 'x'; it must be a list of patterns"),
+    ],
+)
+def test_arguments_of_a_different_type_are_refused_in_words(given: Any, message: str) -> None:
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
+    arguments = {"profile": "x", "advisor": FakeAdvisor(MULTIPLIERS), **given}
+    with pytest.raises(AttachError, match=message):
+        attach(model, optimizer, **arguments)
+    assert not model._forward_pre_hooks
+    assert not optimizer._optimizer_step_pre_hooks
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (
+            {"options": {"probes": 4}},
+            r"options is {'probes': 4}; .* such as MeasuringOptions.probes",
+        ),
+        ({"every": "x"}, "every is 'x'; measure every step .1. or less often"),
+        ({"provenance": 5}, "provenance is 5; it must be a fslr.Provenance, or the model in words"),
+        ({"options": MeasuringOptions(probes=2.5)}, "probes is 2.5; it must be an integer, at le"),  # type: ignore[arg-type]
+        ({"options": MeasuringOptions(seed="x")}, "seed is 'x'; it must be an integer"),  # type: ignore[arg-type]
+    ],
+)
+def test_a_recorder_refuses_arguments_of_a_different_type(given: Any, message: str) -> None:
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
+    with pytest.raises((AttachError, MeasurementError), match=message):
+        Recorder(model, optimizer, **given)
+    assert not model._forward_pre_hooks
 
 
 def test_a_model_that_is_no_module_is_refused() -> None:

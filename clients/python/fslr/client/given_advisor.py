@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from fslr.client.advisor_client import AdvisorClient
+from fslr.errors import AttachError
 from fslr.protocols import Advisor
 
 _Attached = TypeVar("_Attached")
@@ -23,8 +24,16 @@ def attached_to(
 
     Returns:
         What ``attach`` returns. If it raises, the client is closed.
+
+    Raises:
+        AttachError: The advisor is neither.
     """
     if not isinstance(advisor, str):
+        if not callable(getattr(advisor, "open_run", None)):
+            raise AttachError(
+                f"advisor is {advisor!r}; it must be the address of the service, such as "
+                "'127.0.0.1:50051', or an advisor in this process"
+            )
         return attach(advisor, None)
     client = AdvisorClient(advisor)
     try:

@@ -33,7 +33,7 @@ from fslr.jax.model_forms import form_of
 from fslr.jax.names import name_of
 from fslr.jax.processes import ranks
 from fslr.protocols import Advisor
-from fslr.training.events import Listener, Listeners, LogListener
+from fslr.training.events import Listener, Listeners
 from fslr.training.initial_scaling import InitialScaling
 from fslr.training.recipe import Recipe
 from fslr.training.recipe_in_force import RecipeInForce
@@ -165,7 +165,7 @@ def recipe_for(
     in_force = RecipeInForce(
         opening,
         ranks=ranks(),
-        listeners=Listeners([LogListener(), *listeners]),
+        listeners=Listeners.with_log(listeners),
         apply=lambda _: [],
     )
     client = AdvisorClient(advisor) if isinstance(advisor, str) else None

@@ -20,7 +20,7 @@ from fslr.jax.step_meter import Apply, StepMeter
 from fslr.jax.step_scaler import StepScaler
 from fslr.jax.weight_decay import exclusion_warning
 from fslr.training.cycle_parts import Run
-from fslr.training.events import Listener, Listeners, LogListener, Warned
+from fslr.training.events import Listener, Listeners, Warned
 from fslr.training.step_cycle import StepCycle
 
 
@@ -91,7 +91,7 @@ class TrainingParts:
                 "the number of batches for each of its steps"
             )
         self.learning_rates = LearningRates(spec.learning_rate, params, self.opt_state)
-        self.listeners = Listeners([LogListener(), *spec.listeners])
+        self.listeners = Listeners.with_log(spec.listeners)
         self.meter = StepMeter(spec.apply_fn, form, self.groups, options, spec.model)
         self.scaler = StepScaler(self.groups, self.learning_rates, self.opt_state)
         self.optimizer = spec.optimizer_name or optimizer_name(self.opt_state)

@@ -13,7 +13,7 @@ from fslr.protocols import Advisor
 from fslr.torch.calls.training_watch import TrainingWatch
 from fslr.torch.distributed import Group, ranks_of, uneven_steps
 from fslr.torch.initialization import refuse_initialization, scale_weights
-from fslr.torch.measuring_options import MeasuringOptions
+from fslr.torch.measuring_options import MeasuringOptions, checked_options
 from fslr.torch.model.groups import ModelGroups, check_model
 from fslr.torch.optimizers import Optimizers, checked_optimizers, largest_learning_rate, name_of
 from fslr.torch.step_meter import StepMeter
@@ -25,7 +25,7 @@ from fslr.torch.steps.weight_decay import WeightDecay, exclusion_warning, kept_h
 from fslr.training.advised_run import AdvisedRun, Answers
 from fslr.training.attached_training import AdvisedTraining
 from fslr.training.budget import DEFAULT_MAX_OVERHEAD
-from fslr.training.events import Listener, Listeners, LogListener, Warned
+from fslr.training.events import Listener, Listeners, Warned
 from fslr.training.recipe_in_force import RecipeInForce
 from fslr.training.run_info import RunInfo, run_info
 from fslr.training.step_cycle import StepCycle
@@ -88,7 +88,7 @@ class Attachment(AdvisedTraining):
             refuse_attached(optimizers)
         choices = [] if observe_only else [choose(one, scaling) for one in optimizers]
         ranks = ranks_of(model, process_group)
-        receivers = Listeners([LogListener(), *listeners])
+        receivers = Listeners.with_log(listeners)
         if initialize:
             refuse_initialization(
                 *(model, self.groups, optimizers, choices, ranks),
@@ -96,7 +96,7 @@ class Attachment(AdvisedTraining):
                 first_step=first_step,
             )
         self._scaler = _scaler(optimizers, choices, self.groups, receivers)
-        options = options or MeasuringOptions()
+        options = checked_options(options)
         self._meter = StepMeter(model, self.groups, options, ranks, receivers)
         decays = [WeightDecay(inner) for inner in self._scaler.inner]
         if options.exclude_weight_decay and (warning := exclusion_warning(decays)):
@@ -308,8 +308,9 @@ def attach(
             rate; several processes train the model and nothing says how; ``total_steps`` is given
             twice; ``scaling``, ``answers``, ``max_overhead`` or ``first_step`` is out of its
             range; the advisor knows no recipes; or ``initialize`` is set and the weights are not
-            initial ones, the run only observes, or it follows no recipe; or a pattern in
-            ``residual_outputs`` matches no tensor. Nothing has changed then.
+            initial ones, the run only observes, or it follows no recipe; a pattern in
+            ``residual_outputs`` matches no tensor; or an argument has a different type. Nothing
+            has changed then.
         MeasurementError: An option is out of its range.
         ServiceError: The advisor does not answer, the profile does not exist, or the layout does
             not map.

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 from torch import nn
 
-from fslr.errors import MeasurementError
+from fslr.errors import AttachError, MeasurementError
 from fslr.torch.distributed import Ranks, is_sharded
 from fslr.torch.estimators import ESTIMATORS, Estimator, PerExampleEstimator
 from fslr.torch.model.batch import AutocastState, Batch
@@ -16,6 +17,7 @@ from fslr.torch.model.forward import Output, unwrap
 from fslr.torch.model.groups import ModelGroups
 from fslr.torch.model.mask import Mask
 from fslr.torch.model.structure import arguments_by_name
+from fslr.training.argument_checks import is_integer
 
 _RANK_STRIDE = 1_000_003  # between the seeds of two ranks
 
@@ -158,10 +160,15 @@ class MeasuringOptions:
                 f"count_examples is {self.count_examples!r}; it must be a function of the call's "
                 "arguments by name"
             )
-        for name in ("examples", "accumulated_examples"):
+        for name in ("probes", "examples", "accumulated_examples", "micro_batches"):
             number = getattr(self, name)
-            if number is not None and number < 1:
-                raise MeasurementError(f"{name} is {number}; it must be at least 1")
+            is_unlimited = name == "examples" and number is None
+            if not (is_unlimited or is_integer(number, least=1)):
+                raise MeasurementError(f"{name} is {number!r}; it must be an integer, at least 1")
+        if not is_integer(self.seed):
+            raise MeasurementError(f"seed is {self.seed!r}; it must be an integer")
+        if not isinstance(self.averaging, numbers.Real):
+            raise MeasurementError(f"averaging is {self.averaging!r}; it must be in [0, 1)")
         ranks = ranks or Ranks()
         seed = self.seed + _RANK_STRIDE * ranks.rank  # each rank draws its own probes
         if kind is PerExampleEstimator:
@@ -190,3 +197,22 @@ class MeasuringOptions:
             seed=seed,
             output_dim=self.batch_dims[1],
         )
+
+
+def checked_options(options: MeasuringOptions | None) -> MeasuringOptions:
+    """Return what a user passed as options; without any, the defaults.
+
+    Args:
+        options: The options, or None.
+
+    Raises:
+        AttachError: They are something else.
+    """
+    if options is None:
+        return MeasuringOptions()
+    if not isinstance(options, MeasuringOptions):
+        raise AttachError(
+            f"options is {options!r}; it must be a fslr.torch.MeasuringOptions, such as "
+            "MeasuringOptions(probes=4)"
+        )
+    return options

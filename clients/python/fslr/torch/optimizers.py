@@ -107,19 +107,22 @@ def inner_optimizers(optimizer: torch.optim.Optimizer) -> list[torch.optim.Optim
 
     Args:
         optimizer: An optimizer, which may wrap or combine others.
+
+    Raises:
+        AttachError: The groups of one that it holds cannot be read.
     """
     return _innermost(optimizer, {id(optimizer)})
 
 
 def _innermost(optimizer: torch.optim.Optimizer, seen: set[int]) -> list[torch.optim.Optimizer]:
-    updated = {id(parameter) for parameter in parameters_of(optimizer)}
+    updated = {id(p) for group in _groups(optimizer) for p in group["params"]}
     found: list[torch.optim.Optimizer] = []
     for held in held_optimizers(optimizer):
         if id(held) in seen:
             continue
         seen.add(id(held))
         # An optimizer of other tensors is only kept here.
-        if any(id(parameter) in updated for parameter in parameters_of(held)):
+        if any(id(p) in updated for group in _groups(held) for p in group["params"]):
             found += _innermost(held, seen)
     return found or [optimizer]
 

@@ -9,15 +9,15 @@ from torch import nn
 
 from fslr.torch.calls.training_watch import TrainingWatch
 from fslr.torch.distributed import Group, ranks_of, uneven_steps
-from fslr.torch.measuring_options import MeasuringOptions
+from fslr.torch.measuring_options import MeasuringOptions, checked_options
 from fslr.torch.model.groups import ModelGroups, check_model
 from fslr.torch.optimizers import Optimizers, checked_optimizers, name_of
 from fslr.torch.step_meter import StepMeter
 from fslr.torch.steps.step_hooks import StepHooks
 from fslr.torch.steps.step_scaler import StepScaler
 from fslr.torch.steps.weight_decay import WeightDecay, exclusion_warning
-from fslr.training.attached_training import RecordedTraining
-from fslr.training.events import Listener, Listeners, LogListener, Warned
+from fslr.training.attached_training import RecordedTraining, as_provenance
+from fslr.training.events import Listener, Listeners, Warned
 from fslr.training.recording import Provenance, Recording
 from fslr.training.step_cycle import StepCycle
 
@@ -51,7 +51,7 @@ class Recorder(RecordedTraining):
     Raises:
         AttachError: An optimizer does not fit the model or has no learning rate, ``every`` is below
             1, ``dense_start_steps`` or ``first_step`` is below 0, or several processes train the
-            model and nothing says how.
+            model and nothing says how, or ``options`` is something else.
         MeasurementError: An option is out of its range.
     """
 
@@ -69,9 +69,10 @@ class Recorder(RecordedTraining):
         listeners: Sequence[Listener] = (),
     ) -> None:
         check_model(model)
+        provenance = as_provenance(provenance)  # before anything is hooked
         optimizers = checked_optimizers(optimizer)
         self.groups = ModelGroups(model, optimizers)
-        receivers = Listeners([LogListener(), *listeners])
+        receivers = Listeners.with_log(listeners)
         recording = Recording(
             self.groups.layout(),
             optimizer=name_of(optimizers),
@@ -82,7 +83,7 @@ class Recorder(RecordedTraining):
         recording.cadence.start_at(first_step)
         ranks = ranks_of(model, process_group)
         scaler = StepScaler(optimizers, [group.parameter for group in self.groups])
-        options = options or MeasuringOptions()
+        options = checked_options(options)
         self._meter = StepMeter(model, self.groups, options, ranks, receivers)
         super().__init__(recording, self._meter, {"meter": self._meter}, provenance=provenance)
         decays = [WeightDecay(inner) for inner in scaler.inner]

@@ -13,6 +13,7 @@ from typing import Any, NoReturn, Protocol, Self
 
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import policy_pb2, profile_pb2
+from fslr.errors import AttachError
 from fslr.training.advised_run import AdvisedRun
 from fslr.training.cadence import Cadence
 from fslr.training.checkpoints import Stateful, load_all
@@ -268,7 +269,7 @@ class RecordedTraining(MeasuredTraining):
     ) -> None:
         super().__init__(recording, meter, {"run": recording, **parts})
         self._recording = recording
-        self._provenance = _as_provenance(provenance)
+        self._provenance = as_provenance(provenance)
         self._peak_learning_rate = peak_learning_rate
         recording.check_provenance(self._provenance)
 
@@ -299,7 +300,7 @@ class RecordedTraining(MeasuredTraining):
         """
         self._note_learning_rate()
         return self._recording.profile(
-            _as_provenance(provenance) or self._provenance or Provenance(""),
+            as_provenance(provenance) or self._provenance or Provenance(""),
             base_learning_rate=base_learning_rate,
             labels=labels,
             docs=docs,
@@ -317,5 +318,16 @@ class RecordedTraining(MeasuredTraining):
             self._recording.note_learning_rate(self._peak_learning_rate())
 
 
-def _as_provenance(provenance: Provenance | str | None) -> Provenance | None:
-    return Provenance(provenance) if isinstance(provenance, str) else provenance
+def as_provenance(provenance: Provenance | str | None) -> Provenance | None:
+    """Return where a profile comes from, as a user said it.
+
+    Raises:
+        AttachError: It is something else.
+    """
+    if provenance is None or isinstance(provenance, Provenance):
+        return provenance
+    if not isinstance(provenance, str):
+        raise AttachError(
+            f"provenance is {provenance!r}; it must be a fslr.Provenance, or the model in words"
+        )
+    return Provenance(provenance)

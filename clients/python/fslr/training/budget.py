@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import numbers
 from dataclasses import dataclass
 
 from fslr.errors import AttachError
@@ -38,10 +39,11 @@ def check_max_overhead(max_overhead: float) -> None:
     Raises:
         AttachError: It is not a finite number above 0.
     """
-    if not (math.isfinite(max_overhead) and max_overhead > 0):
+    is_number = isinstance(max_overhead, numbers.Real)
+    if not (is_number and math.isfinite(max_overhead) and max_overhead > 0):
         raise AttachError(
-            f"max_overhead is {max_overhead}; it is a part of the training's time above 0, such as "
-            "0.01 for 1%, or None for no limit"
+            f"max_overhead is {max_overhead!r}; it is a part of the training's time above 0, such "
+            "as 0.01 for 1%, or None for no limit"
         )
 
 

@@ -7,6 +7,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from fslr.errors import AttachError, MeasurementError
+from fslr.training.argument_checks import is_integer
 from fslr.training.events import Failed, Listeners, StepPart, Warned
 from fslr.training.stopwatch import Stopwatch
 
@@ -100,12 +101,12 @@ class Cadence:
             step: Number of steps that the training has made before, >= 0.
 
         Raises:
-            AttachError: It is below 0.
+            AttachError: It is below 0, or not an integer.
         """
-        if step < 0:
+        if not is_integer(step, least=0):
             raise AttachError(
-                f"first_step is {step}; it must be the number of steps that the training has made "
-                "before, at least 0"
+                f"first_step is {step!r}; it must be the number of steps that the training has "
+                "made before, at least 0"
             )
         self.step = self.next_step = step
 

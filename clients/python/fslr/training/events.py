@@ -9,10 +9,11 @@ import enum
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, Self
 
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import profile_service_pb2
+from fslr.errors import AttachError
 from fslr.training.estimate import RateEstimate
 from fslr.training.summaries import held_words, range_words, short_name
 
@@ -248,6 +249,26 @@ class Listeners:
     def __init__(self, listeners: Sequence[Listener]) -> None:
         self._listeners = tuple(listeners)
         self._failed: set[int] = set()
+
+    @classmethod
+    def with_log(cls, listeners: Sequence[Listener]) -> Self:
+        """Return the log's listener and those of the user.
+
+        Raises:
+            AttachError: The user's are not a list of functions.
+        """
+        try:
+            own = list(listeners)
+        except TypeError:
+            own = [listeners]
+            are_functions = False
+        else:
+            are_functions = all(map(callable, own))
+        if not are_functions:
+            raise AttachError(
+                f"listeners is {listeners!r}; it must be a list of functions of one event"
+            )
+        return cls([LogListener(), *own])
 
     def emit(self, event: Event) -> None:
         """Call each listener with an event."""

@@ -11,6 +11,7 @@ from google.protobuf.timestamp_pb2 import Timestamp
 from fslr.advisor.v1 import layout_pb2, policy_pb2, profile_pb2
 from fslr.environment import code_revision, user_name
 from fslr.errors import AttachError, MeasurementError
+from fslr.training.argument_checks import is_integer
 from fslr.training.cadence import Cadence
 from fslr.training.checkpoints import check_header, header
 from fslr.training.correlations import alike_pairs, correlations
@@ -131,11 +132,11 @@ class Recording:
         dense_start_steps: int = 0,
         listeners: Listeners,
     ) -> None:
-        if isinstance(every, int) and every < 1:
-            raise AttachError(f"every is {every}; measure every step (1) or less often")
-        if dense_start_steps < 0:
+        if not (callable(every) or is_integer(every, least=1)):
+            raise AttachError(f"every is {every!r}; measure every step (1) or less often")
+        if not is_integer(dense_start_steps, least=0):
             raise AttachError(
-                f"dense_start_steps is {dense_start_steps}; use 0 for no dense start, or the "
+                f"dense_start_steps is {dense_start_steps!r}; use 0 for no dense start, or the "
                 "number of steps that it lasts"
             )
         self.cadence = Cadence(listeners, strict=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 
@@ -159,8 +159,13 @@ class ModelGroups:
         """Return by name whether a group writes into a residual stream; unknown ones are left out.
 
         Raises:
-            AttachError: A pattern matches no group.
+            AttachError: A pattern matches no group; or there is no list of patterns.
         """
+        if isinstance(patterns, str) or not isinstance(patterns, Iterable):
+            raise AttachError(
+                f"residual_outputs is {patterns!r}; it must be a list of patterns, such as "
+                "['blocks.*.attn.proj.*']"
+            )
         if not patterns:
             names = {id(group.parameter): group.name for group in self}
             return residual_outputs_of(self._model, names)
