@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from advisor.local.in_process import InProcessAdvisor
 from fslr import AttachError, LayoutMismatchError, MeasurementError, RunInfo, UnavailableError
 from fslr.torch import MeasuringOptions, Recorder, attach
 from tests.building import content_message
+from tests.small_net import LEARNING_RATE, attached, backward, net
 from tests.training_jobs import OFTEN, in_process, wide
 
 
@@ -120,6 +122,53 @@ def test_a_model_that_is_never_called_is_an_error() -> None:
         pytest.raises(MeasurementError, match="attach the module that the training loop calls"),
     ):
         optimizer.step()
+
+
+def _in_inference_mode(model: nn.Module, step: Callable[[], object]) -> None:
+    backward(model, 0)
+    with torch.inference_mode():
+        step()
+
+
+def _per_example_gradients(model: nn.Module, step: Callable[[], object]) -> None:
+    def loss(weights: dict[str, Tensor], x: Tensor) -> Tensor:
+        result: Tensor = torch.func.functional_call(model, weights, (x[None],)).square().mean()
+        return result
+
+    weights = {name: parameter.detach() for name, parameter in model.named_parameters()}
+    found = torch.func.vmap(torch.func.grad(loss), in_dims=(None, 0))(weights, torch.randn(8, 6))
+    for name, parameter in model.named_parameters():
+        parameter.grad = found[name].mean(0)
+    step()
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        (
+            _in_inference_mode,
+            r"optimizer steps inside of torch.inference_mode\(\), .* outside of it",
+        ),
+        (
+            _per_example_gradients,
+            r"called only inside of torch.func.vmap, .* also call the model on",
+        ),
+    ],
+)
+def test_where_nothing_can_be_measured_the_training_is_named_and_not_the_output(
+    train: Callable[[nn.Module, Callable[[], object]], None], message: str
+) -> None:
+    model = net()
+    optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
+    attachment, advisor = attached(model, optimizer)
+    with attachment, pytest.raises(MeasurementError, match=message):
+        train(model, optimizer.step)
+    if train is _per_example_gradients:
+        attachment, advisor = attached(model, optimizer)
+        with attachment:
+            model(torch.randn(8, 6))  # the remedy that the message names
+            train(model, optimizer.step)
+    assert len(advisor.measurements) == (train is _per_example_gradients)
 
 
 @pytest.mark.parametrize("error", [AttributeError("logits"), torch.OutOfMemoryError("no room")])

@@ -250,7 +250,19 @@ class StepMeter:
         """Return the batches of the step's training calls, the latest last."""
         if self._failure is not None:
             raise self._failure
-        calls = self._calls.latest()
+        if torch.is_inference_mode_enabled():
+            raise MeasurementError(
+                "the optimizer steps inside of torch.inference_mode(), where nothing has "
+                "gradients, so the step cannot be measured; call step() outside of it"
+            )
+        all_calls = self._calls.latest()
+        calls = [call for call in all_calls if not call.is_mapped]
+        if all_calls and not calls:
+            raise MeasurementError(
+                "the model was called only inside of torch.func.vmap, whose inputs exist only "
+                "there, so the step cannot be measured; in each step, also call the model on the "
+                "whole batch outside of it"
+            )
         if not calls:
             raise MeasurementError(
                 "the model was not called with gradients enabled before the optimizer's step; "

@@ -50,6 +50,11 @@ class TrainingCall:
         """Whether an argument was written to since the call."""
         return any(_version(tensor) != version for tensor, version in self.tensors)
 
+    @property
+    def is_mapped(self) -> bool:
+        """Whether it was made inside of ``torch.func.vmap``, whose tensors exist only there."""
+        return any(_is_mapped(tensor) for tensor, _ in self.tensors)
+
     def rows(self, dim: int) -> int:
         """Return the size of a dimension of the first tensor that has it, at least 1.
 
@@ -118,6 +123,13 @@ def _memory(tensor: Tensor, version: int) -> tuple[object, ...]:
         return tensor.data_ptr(), tensor.shape, tensor.stride(), version
     except RuntimeError:  # sparse, nested and wrapped tensors have no single memory
         return id(tensor), tensor.shape, (), version
+
+
+def _is_mapped(tensor: Tensor) -> bool:
+    functorch: Any = torch._C._functorch  # type: ignore[attr-defined] # noqa: SLF001 - there is no public one
+    while functorch.is_gradtrackingtensor(tensor):
+        tensor = functorch.get_unwrapped(tensor)
+    return bool(functorch.is_batchedtensor(tensor))
 
 
 def _without_graph(tensor: Tensor) -> Tensor:
