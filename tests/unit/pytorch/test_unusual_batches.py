@@ -24,6 +24,7 @@ from tests.unusual_models import (
     Call,
     Forces,
     LastOfPacked,
+    OfWhole,
     OfWords,
     OneNumber,
     Packed,
@@ -137,6 +138,7 @@ CASES: dict[str, tuple[Callable[[], nn.Module], Callable[[], Call], dict[str, An
     "forces": (Forces, lambda: (torch.randn(8, 3),), {}, 8),
     "no tensors": (OfWords, lambda: (["a", "sequence", "of", "some", "words"],), {}, 5),
     "one number per example": (OneNumber, lambda: (torch.randn(16, 4),), {}, 16),
+    "one number for all examples": (OfWhole, lambda: (torch.randn(16, 4),), {}, 1),
     "transposed inside": (
         lambda: nn.Sequential(Plain(), nn.Flatten(0, 1), nn.Unflatten(0, (3, 8))),
         lambda: (torch.randn(3, 8, 4),),
@@ -170,20 +172,32 @@ def test_a_packed_row_needs_more_probes_for_the_same_error() -> None:
     assert 0.15 < errors[8] < 0.3  # 0.25 if all probes projected equally much
 
 
-def test_the_log_says_once_that_the_output_counts_the_examples(
-    caplog: pytest.LogCaptureFixture,
+@pytest.mark.parametrize(
+    ("make", "call", "examples", "message"),
+    [
+        (Pooled, graphs, 8, "first input has 40 examples and the output 8, so those of the output"),
+        (
+            OfWhole,
+            lambda: (torch.randn(16, 4),),
+            1,
+            "the output is the loss, one number, so its ra",
+        ),
+    ],
+)
+def test_the_log_says_once_what_counts_the_examples(
+    make: Any, call: Any, examples: int, message: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO, "fslr")
-    model = Pooled()
+    model = make()
     optimizer = torch.optim.Adam(model.parameters())
     with Recorder(model, optimizer, every=1) as recorder:
         for _ in range(3):
-            model(*graphs()).square().mean().backward()
+            model(*call()).square().mean().backward()
             optimizer.step()
     assert recorder.failures == 0
-    assert examples_of(recorder) == 8
-    (message,) = [r.message for r in caplog.records if "count_examples" in r.message]
-    assert "first input has 40 examples and the output 8" in message
+    assert examples_of(recorder) == examples
+    assert caplog.text.count(message) == 1
+    assert caplog.text.count("is the loss") == (make is OfWhole)
 
 
 @pytest.mark.parametrize(
@@ -367,7 +381,6 @@ def test_a_container_that_cannot_be_copied_stays_whole() -> None:
         ),
         ({"count_examples": 8}, "count_examples is 8; it must be a function of the call's"),
         ({"mask": torch.ones(8)}, r"mask is a Tensor; it must be a key of the batch or a function"),
-        ({"output": lambda r: r.mean()}, r"output has shape \(\), so no dimension 0"),
     ],
 )
 def test_options_that_do_not_fit_the_batch_are_errors(options: Any, message: str) -> None:

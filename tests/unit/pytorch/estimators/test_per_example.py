@@ -290,7 +290,6 @@ def test_the_default_device_does_not_matter() -> None:
 @pytest.mark.parametrize(
     ("output", "message"),
     [
-        (lambda y: y.mean(), r"shape \(\), so no dimension 0 that counts the examples; select"),
         (lambda y: y.detach(), r"does not depend on any group; select another"),
         (lambda y: y * float("nan"), r"unit rate of 2 group\(s\) is not finite, first 'weight'"),
     ],

@@ -33,6 +33,12 @@ AnyRank = Callable[[list[bool]], list[bool]]
 
 _MAX_LEFT_OUT = 2  # examples of a limited batch, so that no other dimension has its size
 
+_IS_LOSS = (
+    "the output is the loss, one number, so its rates say how the loss moves, and the batch counts "
+    "as one example; to measure what the model predicts, let it return that as well and select it "
+    "(output=...), or attach the module inside that computes it"
+)
+
 
 def _ignore(_message: str) -> None:
     """Take no note of a message."""
@@ -144,6 +150,8 @@ class Estimator(ABC):
                     sums = sums if own is None else sums + own
         finally:
             reshard(self._model)
+        if self._forward.returns_loss:
+            self._notice(_IS_LOSS)
         return sums
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from typing import Any
@@ -15,6 +16,8 @@ from fslr.torch.model.batch import Batch
 from fslr.torch.model.mask import Mask, Weights, weights_of
 from fslr.torch.model.sharding import reshard
 from fslr.torch.model.structure import arguments_by_name, entries
+
+_LOSS_FUNCTION = re.compile("Loss|CrossEntropy|KlDiv")  # in names of functions of graphs
 
 Output = Callable[[Any], Tensor] | str | int | None
 """Selects the output tensor of a model's result: a key, attribute, index or function."""
@@ -88,7 +91,11 @@ class Forward:
         model: The module inside all wrappers.
         output: Selects the output tensor of the model's result.
         mask: Weighs the output's elements; None: all count the same.
-        dim: The dimension of the output that counts the examples, >= 0.
+        dim: The dimension of the output that counts the examples, >= 0. If it is 0, an output of
+            shape [] has one example.
+
+    Attributes:
+        returns_loss: Whether the output was one number that is surely the training's loss.
     """
 
     def __init__(
@@ -98,6 +105,7 @@ class Forward:
         self._output = output
         self._mask = mask
         self._dim = dim
+        self.returns_loss = False
         self._differentiates = False  # whether the model computes gradients in its forward pass
 
     def __call__(self, batch: Batch) -> Tensor:
@@ -109,7 +117,7 @@ class Forward:
             MeasurementError: The output is not a tensor, or has too few dimensions.
             BatchSizeError: The output does not have as many examples as the batch.
         """
-        return self._with_leading_batch(select_output(self._result(batch), self._output), batch)
+        return self._with_leading_batch(self._selected(self._result(batch)), batch)
 
     def with_weights(self, batch: Batch) -> tuple[Tensor, Weights | None]:
         """Return the model's output on a batch, and the weights of its elements.
@@ -119,7 +127,7 @@ class Forward:
             BatchSizeError: The output does not have as many examples as the batch.
         """
         result = self._result(batch)
-        raw = select_output(result, self._output)
+        raw = self._selected(result)
         outputs = self._with_leading_batch(raw, batch)
         if self._mask is None:
             return outputs, None
@@ -153,7 +161,7 @@ class Forward:
         if not self._differentiates:
             try:
                 with torch.no_grad():
-                    return select_output(self._result(batch), self._output)
+                    return self._selected(self._result(batch))
             except torch.OutOfMemoryError:
                 raise
             except RuntimeError as error:
@@ -161,7 +169,7 @@ class Forward:
                     raise
                 self._differentiates = True
         with torch.enable_grad():
-            return select_output(self._result(batch), self._output).detach()
+            return self._selected(self._result(batch)).detach()
 
     def _result(self, batch: Batch) -> Any:
         reshard(self.model)
@@ -169,6 +177,16 @@ class Forward:
             for autocast in batch.autocasts:
                 stack.enter_context(autocast.restored())
             return self.model(*batch.args, **batch.kwargs)
+
+    def _selected(self, result: Any) -> Tensor:
+        """Return the output of a model's result; one number is an output of one example."""
+        outputs = select_output(result, self._output)
+        if outputs.dim() or self._dim:
+            return outputs
+        function = type(outputs.grad_fn).__name__
+        if self._output == "loss" or _LOSS_FUNCTION.search(function):
+            self.returns_loss = True
+        return outputs[None]
 
     def _moved(self, outputs: Tensor) -> Tensor:
         if outputs.dim() <= self._dim:
