@@ -2,11 +2,44 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from fslr.torch.model.isolation import isolated, swapped_weights
+
+
+class FailingSets(TorchFunctionMode):
+    """Lets ``tensor.data = ...`` fail for one tensor, a number of times."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        super().__init__()
+        self.tensor, self.times = tensor, 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        setter: Any = Tensor.data.__set__  # type: ignore[attr-defined]
+        if func == setter and args[0] is self.tensor and self.times:
+            self.times -= 1
+            raise RuntimeError("no room")
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("times", [1, 2])
+@pytest.mark.parametrize("which", [0, 1, 2])
+def test_a_weight_that_cannot_be_restored_keeps_no_other_from_it(which: int, times: int) -> None:
+    weights = [nn.Parameter(torch.randn(2)) for _ in range(3)]
+    before = [weight.data_ptr() for weight in weights]
+    with (
+        FailingSets(weights[which]) as failing,
+        pytest.raises(RuntimeError, match="no room"),
+        swapped_weights({weight: torch.ones(2) for weight in weights}),
+    ):
+        failing.times = times
+    restored = [weight.data_ptr() == there for weight, there in zip(weights, before, strict=True)]
+    assert restored == [place != which or times == 1 for place in range(3)]
 
 
 def test_swapped_weights_are_restored_bit_identical_after_an_exception() -> None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import random
 from collections import OrderedDict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+_Key = TypeVar("_Key")
+_Value = TypeVar("_Value")
 
 
 @contextmanager
@@ -30,8 +33,38 @@ def swapped_weights(weights: Mapping[nn.Parameter, Tensor]) -> Iterator[None]:
             parameter.data = tensor
         yield
     finally:
-        for parameter, original in originals.items():
-            parameter.data = original
+        restore_all(originals.items(), _set_data)
+
+
+def _set_data(parameter: nn.Parameter, tensor: Tensor) -> None:
+    parameter.data = tensor
+
+
+def restore_all(
+    items: Iterable[tuple[_Key, _Value]], restore: Callable[[_Key, _Value], None]
+) -> None:
+    """Restore all of some things, whichever of them fails. A thing that fails is tried once more.
+
+    Args:
+        items: What to restore, each with its original value.
+        restore: Restores one.
+
+    Raises:
+        Exception: The first one that was raised, after all others are restored.
+    """
+    failure: Exception | None = None
+    failed = []
+    for item in items:
+        try:
+            restore(*item)
+        except Exception as error:  # noqa: BLE001 - the others must be restored
+            failure = failure or error
+            failed.append(item)
+    for item in failed:
+        with suppress(Exception):
+            restore(*item)
+    if failure is not None:
+        raise failure
 
 
 @contextmanager
@@ -197,5 +230,8 @@ def _disabled_hooks(
                 module._backward_pre_hooks = OrderedDict()  # noqa: SLF001
         yield
     finally:
-        for parameter, hooks in hooked.items():
-            parameter._backward_hooks = hooks  # noqa: SLF001
+        restore_all(hooked.items(), _set_hooks)
+
+
+def _set_hooks(parameter: nn.Parameter, hooks: Any) -> None:
+    parameter._backward_hooks = hooks  # noqa: SLF001

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from fslr.torch.model.isolation import swapped_weights
+from fslr.torch.model.isolation import restore_all, swapped_weights
 from fslr.torch.model.sharding import is_shard
 
 
@@ -53,10 +53,11 @@ class Snapshot:
             return
         after = self._copies()
         try:
-            _fill(self._parameters, self._before)
+            for parameter, before in zip(self._parameters, self._before, strict=True):
+                _fill(parameter, before)
             yield StepView(self._parameters, after, self._before, decays, in_place=True)
         finally:
-            _fill(self._parameters, after)
+            restore_all(zip(self._parameters, after, strict=True), _fill)
 
     @torch.no_grad()
     def rescale(self, factors: Sequence[float], decays: Sequence[float]) -> None:
@@ -162,7 +163,7 @@ class StepView:
                 _local(parameter.data).copy_(self._counted(index))
             yield
         finally:
-            _fill(self._parameters, self._before)
+            restore_all(zip(self._parameters, self._before, strict=True), _fill)
 
 
 def _add_part(target: Tensor, weights: Tensor, part: float, moved: Tensor) -> None:
@@ -198,6 +199,5 @@ def _on_host(scalars: list[Tensor]) -> Tensor:
     return found
 
 
-def _fill(parameters: list[nn.Parameter], values: list[Tensor]) -> None:
-    for parameter, value in zip(parameters, values, strict=True):
-        _local(parameter.data).copy_(_local(value))
+def _fill(parameter: nn.Parameter, value: Tensor) -> None:
+    _local(parameter.data).copy_(_local(value))
