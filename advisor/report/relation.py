@@ -15,6 +15,7 @@ import numpy as np
 
 from advisor.report.rank_correlation import (
     MAX_ORDER,
+    RESAMPLES,
     TREND_DEGREE,
     Array,
     LaggedCorrelations,
@@ -150,15 +151,8 @@ def _relation(
         return RelationRow(series, metric, Verdict.TOO_FEW_POINTS, points)
     if np.ptp(first) == 0 or np.ptp(second) == 0:
         return RelationRow(series, metric, Verdict.CONSTANT, points)
-    order, lags = min(MAX_ORDER, points // 10), min(MAX_LAG, points // 10)
-    levels = lagged_correlations(first, second, lags, tests=tests)
-    moved = lagged_correlations(
-        changes(first, order),
-        changes(second, order),
-        lags,
-        tests=tests,
-        fitted=TREND_DEGREE + order,
-    )
+    levels = lagged_correlations(first, second, _max_lag(points), tests=tests)
+    moved = correlations_of_changes(first, second, tests=tests)
     lag = int(moved.best)
     changed, level = _interval(moved, lag), _interval(levels, lag)
     looks_related = abs(fisher(np.array(level.value))) > levels.z_of_independent_points
@@ -168,6 +162,33 @@ def _relation(
         verdict = Verdict.ONLY_TIME if looks_related else Verdict.NO_RELATION
     apart = float(np.median(np.diff(steps)))
     return RelationRow(series, metric, verdict, points, round(lag * apart), level, changed)
+
+
+def correlations_of_changes(
+    first: Array, second: Array, *, tests: int = 1, resamples: int = RESAMPLES
+) -> LaggedCorrelations:
+    """Return the correlations of what neither trend nor past of two series predicts.
+
+    Args:
+        first: The series that may move first, of shape [..., n].
+        second: The series that may follow, of the same shape.
+        tests: Number of pairs of series that are looked at together.
+        resamples: Number of resamples.
+    """
+    points = first.shape[-1]
+    order = min(MAX_ORDER, points // 10)
+    return lagged_correlations(
+        changes(first, order),
+        changes(second, order),
+        _max_lag(points),
+        tests=tests,
+        fitted=TREND_DEGREE + order,
+        resamples=resamples,
+    )
+
+
+def _max_lag(points: int) -> int:
+    return min(MAX_LAG, points // 10)
 
 
 def _interval(found: LaggedCorrelations, lag: int) -> Interval:

@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from advisor.document.charts import Axes, stacked_chart
@@ -110,13 +111,53 @@ def test_metrics_are_listed_and_the_chosen_one_is_compared(language: str) -> Non
     assert "0.56" in found.texts
     expected = {"en": "Metrics of the run", "ja": "ランの指標"}[language]
     assert expected in found.texts
-    # Both change in a fixed way, so what the sentence says of them is not tested here.
-    assert [
-        text for text in found.texts if "<b>auc</b>" in text and ("points" in text or "点" in text)
-    ]
     one = ReportedMetrics({"auc": {0: 0.5}}, "auc")
     few = Page(run_report(figures, None, language="en", now=NOW, metrics=one))
     assert "total rate and auc have 1 point in common; at least 20 are needed" in few.text
+
+
+_INTERVAL = r"([+-]\d\.\d\d) \[([+-]\d\.\d\d), ([+-]\d\.\d\d)\]"
+_RELATIONS = {
+    "relation": {
+        "en": r"auc</b> move together, in opposite directions, the metric 25 steps later .*"
+        rf"{_INTERVAL}, 59 points",
+        "ja": rf"auc</b>は逆の方向に動きます.指標は25ステップ後.*{_INTERVAL}、59点",
+    },
+    "only time": {
+        "en": r"auc</b> look related \(-\d\.\d\d\), but both only follow time: .*"
+        rf"{_INTERVAL}, 60 points",
+        "ja": r"auc</b>は関係があるように見えますが.-\d\.\d\d.、両方とも時間に従って.*"
+        rf"{_INTERVAL}、60点",
+    },
+}
+
+
+@pytest.mark.parametrize("language", ["en", "ja"])
+@pytest.mark.parametrize("how", [*_RELATIONS])
+def test_a_relation_has_its_interval_and_its_points(how: str, language: str) -> None:
+    random = np.random.default_rng(6)
+    noise, other = random.standard_normal((2, 60))
+    if how == "relation":
+        rates = 5 + np.cumsum(noise) / 10
+        auc = np.append(0, -rates[:-1]) + other / 100
+    else:
+        rates = 5 - np.linspace(0, 4, 60) + noise / 5
+        auc = np.linspace(0, 4, 60) + other / 5
+    run, events = stored_run(block_names(1), measurements=60)
+    for event, rate in zip(events, rates, strict=True):
+        event.measurement.total_rate = rate
+    values = {25 * i: float(value) for i, value in enumerate(auc) if i or how != "relation"}
+    html = run_report(
+        RunFigures.of(run, events),
+        None,
+        language=language,
+        now=NOW,
+        metrics=ReportedMetrics({"<b>auc</b>": values}, "<b>auc</b>"),
+    )
+    sentence = re.search(_RELATIONS[how][language], Page(html).text)
+    assert sentence is not None
+    value, low, high = map(float, sentence.groups())
+    assert low < value < high
 
 
 def test_a_report_loads_nothing_and_runs_nothing() -> None:

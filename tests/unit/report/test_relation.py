@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -11,18 +12,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from advisor.report.rank_correlation import (
-    MAX_ORDER,
-    TREND_DEGREE,
     Array,
     LaggedCorrelations,
-    changes,
+    fisher,
     lagged_correlations,
     ranks,
 )
 from advisor.report.relation import (
     MAX_LAG,
     MAX_POINTS,
+    Interval,
+    RelationRow,
     Verdict,
+    correlations_of_changes,
     relation_rows,
     relation_sentence,
 )
@@ -69,24 +71,14 @@ INDEPENDENT: dict[str, Series] = {
 }
 
 
-def of_changes(first: Array, second: Array) -> LaggedCorrelations:
-    """Return the correlations of changes, set up as for a relation, with fewer resamples."""
-    points = first.shape[-1]
-    order, lags = min(MAX_ORDER, points // 10), min(MAX_LAG, points // 10)
-    return lagged_correlations(
-        changes(first, order),
-        changes(second, order),
-        lags,
-        fitted=TREND_DEGREE + order,
-        resamples=100,
-    )
+of_changes = partial(correlations_of_changes, resamples=100)
 
 
 def found(correlations: LaggedCorrelations) -> Array:
-    """Return whether the interval at the best lag excludes 0, for each seed."""
-    best = correlations.best[:, None]
-    low = np.take_along_axis(correlations.lows, best, axis=1)[:, 0]
-    high = np.take_along_axis(correlations.highs, best, axis=1)[:, 0]
+    """Return whether the interval at the best lag excludes 0, for each pair."""
+    best = correlations.best[..., None]
+    low = np.take_along_axis(correlations.lows, best, axis=-1)[..., 0]
+    high = np.take_along_axis(correlations.highs, best, axis=-1)[..., 0]
     return np.asarray((low > 0) | (high < 0))
 
 
@@ -168,6 +160,36 @@ def test_rows_say_what_can_be_said() -> None:
             word in sentence.lower() for word in ("because of", "due to", "effect", "leads")
         )
     assert "does not say that one causes the other" in sentences[0]
+
+
+@pytest.mark.parametrize("kind", ["levels", "changes"])
+def test_intervals_of_shares_hold_for_all_of_them_together(kind: str) -> None:
+    random = np.random.default_rng(5)
+    metric, *series = map(by_step, random.standard_normal((7, 60)))
+    names = ["total rate", *(f"share of {role}" for role in "abcde")]
+    five = relation_rows("auc", metric, dict(zip(names, series, strict=True)))
+    one = relation_rows("auc", metric, dict(zip(names[:2], series[:2], strict=True)))
+
+    def width(row: RelationRow) -> float:
+        interval: Interval = getattr(row, kind)
+        return float(np.diff(fisher(np.array([interval.low, interval.high])))[0])
+
+    assert five[0] == one[0]
+    assert 1.15 < width(five[1]) / width(one[1]) < 1.4
+
+
+def test_among_five_independent_shares_hardly_one_is_called_related() -> None:
+    """Neither by its changes nor by its levels, which would say that both only follow time."""
+    runs, points = 100, 200
+    random = np.random.default_rng(points)
+    shares = random.standard_normal((5, runs, points))
+    metric = np.broadcast_to(random.standard_normal((runs, points)), shares.shape)
+    moved = of_changes(shares, metric, tests=5)
+    assert found(moved).any(0).mean() <= 0.05
+    levels = lagged_correlations(shares, metric, MAX_LAG, tests=5, resamples=1)
+    there = np.take_along_axis(levels.values, moved.best[..., None], axis=-1)
+    look_related = np.abs(fisher(there)) > levels.z_of_independent_points
+    assert look_related.any((0, -1)).mean() <= 0.05
 
 
 def test_denser_series_are_averaged_between_the_points_of_the_other() -> None:
