@@ -36,6 +36,10 @@ def print_to_pdf(page: Path, output: Path) -> None:
             "no Chromium was found, which prints the PDF; install it (on Debian: apt install "
             f"chromium), or open {page} in a browser and print it there"
         )
+    try:
+        output.unlink(missing_ok=True)  # an earlier one must not be taken for this one
+    except OSError as error:
+        raise PdfError(f"{output} cannot be replaced: {error.strerror}") from error
     with tempfile.TemporaryDirectory(prefix="advisor-") as profile:
         command = [
             browser,
@@ -55,7 +59,5 @@ def print_to_pdf(page: Path, output: Path) -> None:
         except (OSError, subprocess.TimeoutExpired) as error:
             raise PdfError(f"{browser} did not print {page}: {error}") from error
     if done.returncode or not output.is_file():
-        raise PdfError(
-            f"{browser} did not print {page} (status {done.returncode}): "
-            f"{done.stderr.strip()[-_MAX_SHOWN:]}"
-        )
+        why = done.stderr.strip()[-_MAX_SHOWN:] or "it printed no reason"
+        raise PdfError(f"{browser} did not print {page} (status {done.returncode}): {why}")
