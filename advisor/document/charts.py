@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from markupsafe import Markup
 
@@ -21,6 +22,7 @@ WIDTH = 720
 _LEFT, _RIGHT, _TOP, _BOTTOM = 64, 24, 28, 42
 _BAR = 10
 _MAX_BESIDE = 210  # width of names beside their bars; longer ones are above
+_PAGE = 850  # height of rows that fit on a page of A4, with an axis and a caption
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +242,10 @@ class _Rows:
             return cls(names, True, widest + 14)
         return cls([svg.shortened(name, WIDTH - 70) for name in names], False, 6)
 
+    def part(self, start: int, end: int) -> _Rows:
+        """Return some of the rows, in the same form."""
+        return replace(self, labels=self.labels[start:end])
+
     @property
     def height(self) -> float:
         """Height of a row."""
@@ -288,16 +294,25 @@ class ValueRange:
     marks: Sequence[float] = ()
 
 
-def range_chart(ranges: Sequence[ValueRange], axes: Axes) -> Markup:
-    """Return ranges of factors, with a line at 1.
+def range_charts(ranges: Sequence[ValueRange], axes: Axes) -> list[Markup]:
+    """Return ranges of factors, with a line at 1, in pictures that each fit on a page.
 
     Args:
         ranges: The ranges.
-        axes: The axes; there is no vertical one.
+        axes: The axes, which are the same in all pictures; there is no vertical one.
     """
     rows = _Rows.of([each.name for each in ranges])
     ends = [value for each in ranges for value in (each.low, each.high, *each.marks)]
     scale = log_scale([1.0, *ends], rows.left + 18, WIDTH - 60)
+    pictures = math.ceil(rows.bottom / _PAGE)
+    size = max(math.ceil(len(ranges) / pictures), 1)
+    return [
+        _range_chart(ranges[i : i + size], rows.part(i, i + size), scale, axes)
+        for i in range(0, len(ranges), size)
+    ]
+
+
+def _range_chart(ranges: Sequence[ValueRange], rows: _Rows, scale: Scale, axes: Axes) -> Markup:
     color = svg.COLORS[0]
     pieces = [svg.line((scale.at(1), 0), (scale.at(1), rows.bottom), svg.MUTED, 1.5)]
     pieces += rows.names()

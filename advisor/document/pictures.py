@@ -18,7 +18,7 @@ from advisor.document.charts import (
     ValueRange,
     bar_chart,
     line_chart,
-    range_chart,
+    range_charts,
     stacked_chart,
 )
 from advisor.report.contributions import ContributionRow, contributions
@@ -145,8 +145,10 @@ def blocks(rows: Sequence[ContributionRow], texts: Texts) -> Markup:
     return bar_chart(bars, Axes(texts("share.axis"), "", texts("document.blocks.description")))
 
 
-def multipliers(rows: Sequence[RecommendedRoleRow], figures: RunFigures, texts: Texts) -> Markup:
-    """Return the range of the multipliers of each role."""
+def multipliers(
+    rows: Sequence[RecommendedRoleRow], figures: RunFigures, texts: Texts
+) -> list[Markup]:
+    """Return the range of the multipliers of each role, in pictures that each fit on a page."""
     outliers = {row.group: row.multiplier for row in figures.recommended_groups() if row.is_outlier}
     ranges = []
     for row in rows:
@@ -162,7 +164,7 @@ def multipliers(rows: Sequence[RecommendedRoleRow], figures: RunFigures, texts: 
             "page.would_have_been_multipliers" if observes else "document.multipliers.description"
         ),
     )
-    return range_chart(ranges, axes)
+    return range_charts(ranges, axes)
 
 
 def _kept(points: Sequence[Point], values: Sequence[float | None]) -> list[Point]:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
@@ -13,10 +14,10 @@ from advisor.document.charts import Axes, stacked_chart
 from advisor.document.metrics_section import ReportedMetrics
 from advisor.document.pdf import PdfError, print_to_pdf
 from advisor.document.pictures import role_colors, shown_roles
-from advisor.document.run_report import run_report
+from advisor.document.run_report import LIMITS, WORDS, run_report
 from advisor.document.svg import shortened
 from advisor.report.run_figures import RunFigures
-from advisor.report.texts import UnknownLanguageError
+from advisor.report.texts import Texts, UnknownLanguageError
 from tests.building import content_message
 from tests.stored_runs import block_names, recipe_run, stored_run
 
@@ -237,6 +238,17 @@ def test_a_report_of_a_large_and_long_run_stays_small() -> None:
     assert "20 further roles are not shown" in Page(html).text
 
 
+def test_five_words_and_six_limits_are_explained() -> None:
+    found = page(RunFigures.of(*stored_run()))
+    assert len(WORDS) == [tag for tag, _ in found.tags].count("dt") == 5
+    texts = Texts("en")
+    for key in (*(f"word.{word}" for word in WORDS), *(f"document.limits.{i}" for i in LIMITS)):
+        assert texts(key) in found.texts
+    for word in WORDS:
+        assert texts(f"word.{word}.meaning") in found.texts
+    assert len(LIMITS) == 6
+
+
 def test_values_are_labeled_and_long_names_are_cut_only_in_pictures() -> None:
     name = "a" * 300 + ".weight"
     run, events = stored_run([name, "b.weight"])
@@ -276,17 +288,43 @@ def test_a_share_that_changes_its_sign_is_two_areas() -> None:
     assert min(heights[2]) < max(heights[2])
 
 
-@pytest.mark.skipif(shutil.which("chromium") is None, reason="prints with Debian's chromium")
-def test_a_report_prints_to_a4(tmp_path: Path) -> None:
-    html = run_report(RunFigures.of(*stored_run()), None, language="ja", now=NOW)
+def condensed(text: str) -> str:
+    """Return a text without spaces and line breaks, which pages have in other places."""
+    return re.sub(r"\s", "", text)
+
+
+@pytest.mark.skipif(
+    not (shutil.which("chromium") and shutil.which("pdftotext")),
+    reason="prints with Debian's chromium, and reads with poppler-utils",
+)
+def test_a_report_prints_to_a4_and_no_picture_or_row_is_split(tmp_path: Path) -> None:
+    names = [
+        f"layers.{i}.part{role}.attention.query_key_value.weight"
+        for role in range(40)
+        for i in (0, 1)
+    ]
+    run, events = stored_run(names, measurements=6)
+    html = run_report(RunFigures.of(run, events), None, language="en", now=NOW)
     (tmp_path / "x.html").write_text(html, "utf-8")
     print_to_pdf(tmp_path / "x.html", tmp_path / "x.pdf")
     pdf = (tmp_path / "x.pdf").read_bytes()
     assert pdf.startswith(b"%PDF")
     boxes = re.findall(rb"/MediaBox \[0 0 ([0-9.]+) ([0-9.]+)\]", pdf)
-    assert 2 <= len(boxes) <= 6
+    assert 2 <= len(boxes) <= 12
     for width, height in boxes:  # in points of 1/72 inch
         assert (float(width), float(height)) == pytest.approx((595.3, 841.9), abs=1)
+    command = ["pdftotext", "-raw", str(tmp_path / "x.pdf"), "-"]
+    text = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    pages = [condensed(page) for page in text.split("\f")]
+    figures = re.findall("<figure>.*?</figure>", html, re.DOTALL)
+    assert len(figures) >= 6
+    for figure in figures:
+        texts = [condensed(text) for text in Page(figure).texts]
+        assert any(all(text in page for text in texts) for page in pages), texts
+    rows = re.findall(r'<tbody class="pair">.*?</tbody>|<tr>(?:(?!</tr>).)*</tr>', html, re.DOTALL)
+    assert len(rows) > 40
+    for row in rows:
+        assert any(condensed("".join(Page(row).texts)) in page for page in pages), row
 
 
 @pytest.mark.parametrize(
