@@ -1,16 +1,19 @@
 from __future__ import annotations
 
 import io
+import re
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from rich.console import Console
 
-from advisor.cli import progress
+from advisor.cli import progress, run_watch
 from advisor.cli.run_watch import LiveRun
 from fslr.advisor.v1 import run_service_pb2
 from tests.stored_runs import block_names, stored_run
+from tests.waiting import eventually
 
 
 class StoredRun:
@@ -64,3 +67,30 @@ def test_progress_is_shown_only_after_a_while_and_in_a_terminal(
         items.append(item)
     assert items == [0, 1, 2]
     assert ("reading the history of [b]night" in file.getvalue()) == shows
+
+
+def test_a_live_view_changes_in_a_terminal_and_its_last_state_stays(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    file = io.StringIO()
+    terminal = Console(
+        file=file, force_terminal=True, color_system=None, width=80, height=24, _environ={}
+    )
+    monkeypatch.setattr(run_watch, "console", terminal)
+    monkeypatch.setattr(run_watch, "_REFRESHES_PER_SECOND", 100)
+    run, events = stored_run(measurements=2)
+    advisor: Any = StoredRun(run)
+
+    def arriving() -> Iterator[run_service_pb2.RunEvent]:
+        eventually(lambda: "waiting for the first measurement" in file.getvalue())
+        for event in events:
+            yield event
+            eventually(lambda: f"step {event.measurement.step}\n" in file.getvalue())  # noqa: B023
+
+    LiveRun(advisor, "night", "default").show(arriving())
+    last = re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", file.getvalue().rpartition("\x1b[2K")[2])
+    assert "silent, step 25\n" in last
+    assert "waiting" not in last
+    lines = last.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert len(lines) <= 24

@@ -107,3 +107,16 @@ def test_a_recipe_stands_beside_the_measured_multipliers_at_80_columns() -> None
     assert row.split()[:2] == ["embed.weight", "0.25"]
     assert len(printed(view_of_height(figures, NOW, 24))) <= 24
     assert "ecipe" not in "".join(printed(run_view(RunFigures.of(*stored_run()), NOW)))
+
+
+def test_the_trend_of_a_role_follows_its_shares() -> None:
+    run, events = stored_run(["rising.weight", "falling.weight", "flat.weight"], measurements=8)
+    for i, event in enumerate(events):
+        event.measurement.shares[:] = [i / 8, 7 / 8 - i / 8, 1 / 8]
+    lines = printed(run_view(RunFigures.of(run, events), NOW))
+    rows = [line.split() for line in lines if line.split()[1:2] == ["1"]]
+    assert {row[0]: row[3] for row in rows} == {
+        "rising.weight": "▁▂▃▄▅▆▇█",
+        "falling.weight": "█▇▆▅▄▃▂▁",
+        "flat.weight": "████████",
+    }

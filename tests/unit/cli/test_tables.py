@@ -13,7 +13,12 @@ from rich.table import Column, Table
 
 from advisor.cli import tables
 from advisor.cli.name_cells import NameCell
+from advisor.cli.run_metrics import metrics_table
+from advisor.cli.run_view import groups_table
 from advisor.cli.tables import print_table
+from advisor.report.metrics import MetricRow
+from advisor.report.run_figures import RunFigures
+from tests.stored_runs import stored_run
 
 NAME = "model.decoder.blocks.11.attention.query_key_value.weight"
 NUMBERS = ["0.0001234", "-1.235e-09", "12%", "2026-01-02 03:04:05", "nan", "1,234"]
@@ -94,3 +99,27 @@ def test_names_are_folded_after_dots_and_underscores(width: int) -> None:
     ends = [piece[-1] for piece in pieces if NAME.startswith(piece) or piece in NAME]
     assert set(ends[:-1]) <= {".", "_"}
     assert "".join(pieces) == NAME + "x" * 40 + "[b]\ufffd"
+
+
+def test_tables_of_runs_fold_long_names_and_no_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [("very.long_name/" * 9)[:121] + ".weight", "m" * 128]
+    assert [*map(len, names)] == [128, 128]
+    figures = RunFigures.of(*stored_run(names))
+    metrics = [
+        MetricRow(name, 1234, 12, 123_456_789, -1.2345678e-5, -9e300, 1e300) for name in names
+    ]
+    for table, numbers in (
+        (metrics_table(metrics), ["-1.23457e-05", "123456789", "-9e+300", "1e+300", "1234", "12"]),
+        (groups_table(figures.recommended_groups(), observes_only=True), ["66.7%", "matched"]),
+    ):
+        out = io.StringIO()
+        monkeypatch.setattr(sys, "stdout", out)
+        console = Console(emoji=False, width=80, force_terminal=True, color_system=None)
+        monkeypatch.setattr(tables, "console", console)
+        print_table(table)
+        lines = out.getvalue().splitlines()
+        assert max(map(len, lines)) <= 80
+        for number in numbers:
+            assert number in out.getvalue().split()
+        width = table.columns[0].width or 0
+        assert "".join(line[:width].strip() for line in lines[3:]) == "".join(names)
