@@ -6,6 +6,7 @@ import copy
 import logging
 import pickle
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -13,7 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from fslr import AdviceAdopted, Measured
-from fslr.torch import Recorder
+from fslr.testing import FakeAdvisor
+from fslr.torch import Attachment, Recorder
 from fslr.training.events import Event
 from tests.small_net import LEARNING_RATE, MULTIPLIERS, attached, backward, net
 
@@ -94,6 +96,7 @@ def trained(  # noqa: C901 - one way to write after the other
 
         def closure(step: int = step) -> Tensor:
             if writer == "closure":
+                optimizer.state_dict()  # a checkpoint within a step does not end its scaling
                 write()
             return backward(model, step)
 
@@ -132,6 +135,83 @@ def test_a_learning_rate_that_is_written_counts_and_cancels_no_multiplier(
     for move, plain in zip(moves, plain_moves, strict=True):
         expected = [p * m for p, m in zip(plain, MULTIPLIERS, strict=True)]
         assert move == pytest.approx(expected, rel=2e-2)
+
+
+class FailsLast(HalvesItsRate):
+    """Counts its steps, and may fail at the end of the second one."""
+
+    error: BaseException | None = None
+
+    def __init__(self, params: Any, lr: Any) -> None:
+        super().__init__(params, lr)
+        self.param_groups[0]["count"] = 0
+
+    def step(self, closure: Any = None) -> None:
+        for group in self.param_groups:
+            group["count"] += 1
+        super().step(closure)
+        is_copy = self.param_groups[0]["params"][0].numel() <= 16  # which tries the optimizer out
+        if self.error is not None and self.param_groups[0]["count"] == 2 and not is_copy:
+            raise self.error
+
+
+@pytest.mark.parametrize("tensor", [False, True])
+@pytest.mark.parametrize("error", [RuntimeError("no room"), KeyboardInterrupt("enough")])
+def test_what_a_step_wrote_before_it_raised_counts(error: BaseException, tensor: bool) -> None:
+    histories = []
+    for is_advised in (False, True):
+        model = net()
+        rate: Any = torch.tensor(LEARNING_RATE) if tensor else LEARNING_RATE
+        optimizer = FailsLast(model.parameters(), rate)
+        scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.9)
+        attachment = attached(model, optimizer, scaling="learning_rates")[0] if is_advised else None
+        optimizer.error = error
+        (group,) = optimizer.param_groups
+        seen, moves = list[float](), list[float]()
+        for step in range(4):
+            backward(model, step)
+            before = [p.detach().clone() for p in model.parameters()]
+            with pytest.raises(type(error)) if step == 1 else nullcontext():
+                optimizer.step()
+            seen += [group["count"], float(group["lr"])]
+            scheduler.step()
+            if step == 1:
+                group["count"] = 7  # what someone writes then counts, too
+            seen += [group["count"], float(group["lr"])]
+            factors = MULTIPLIERS if is_advised else [1.0] * 4
+            moves += [
+                ((b - p.detach()) / p.grad).median().item() / factor  # type: ignore[operator]
+                for p, b, factor in zip(model.parameters(), before, factors, strict=True)
+            ]
+        histories.append((seen, moves))
+        if attachment is not None:
+            assert (attachment.step, attachment.failures) == (3, 0)
+            attachment.close()
+    (plain_seen, plain_moves), (seen, moves) = histories
+    assert seen == pytest.approx(plain_seen, rel=1e-6)
+    assert moves == pytest.approx(plain_moves, rel=2e-2)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_a_compiled_step_may_write_its_learning_rate() -> None:
+    torch._dynamo.reset()
+    model = net()
+    optimizer = HalvesItsRate(model.parameters(), lr=LEARNING_RATE)
+    attachment, _ = attached(model, optimizer)
+    compiled: Any = torch.compile(optimizer.step, backend="eager")
+    with attachment:
+        for step in range(3):
+            backward(model, step)
+            before = [p.detach().clone() for p in model.parameters()]
+            compiled()
+    torch._dynamo.reset()
+    assert attachment.failures == 0
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(LEARNING_RATE / 8)
+    for p, b, multiplier in zip(model.parameters(), before, MULTIPLIERS, strict=True):
+        assert p.grad is not None
+        torch.testing.assert_close(
+            p - b, -LEARNING_RATE / 4 * multiplier * p.grad, rtol=1e-3, atol=1e-6
+        )
 
 
 class ClipsFirst(torch.optim.Adam):
@@ -183,29 +263,49 @@ def test_a_step_that_calls_that_of_its_base_class_is_one_step(kind: Any, scaling
 
 
 @pytest.mark.parametrize("scaling", ["learning_rates", "update"])
-@pytest.mark.parametrize("first", ["attachment", "observer"])
+@pytest.mark.parametrize("order", ["AR", "RA", "AO", "OA", "RAO", "OAO"])
 def test_observers_beside_an_attachment_see_the_rates_of_the_optimizers_own_step(
-    first: str, scaling: Any
+    order: str, scaling: Any
 ) -> None:
     model = net()
     optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
-    if first == "observer":
-        recorder = Recorder(model, optimizer, every=1)
-    attachment, advisor = attached(model, optimizer, interval=1, scaling=scaling, answers="wait")
-    if first == "attachment":
-        recorder = Recorder(model, optimizer, every=1)
+    recorders, observing = list[Recorder](), list[tuple[Attachment, FakeAdvisor]]()
+    for kind in order:  # of the attachment, recorders and attachments that observe
+        if kind == "A":
+            attachment, advisor = attached(
+                *(model, optimizer), interval=1, scaling=scaling, answers="wait"
+            )
+        elif kind == "R":
+            recorders.append(Recorder(model, optimizer, every=1))
+        else:
+            observing.append(
+                attached(model, optimizer, interval=1, answers="wait", observe_only=True)
+            )
     for step in range(4):
+        before = [p.detach().clone() for p in model.parameters()]
         backward(model, step)
         optimizer.step()
-    points = {point.step: point.unit_rates for point in recorder.profile("x").points}
-    assert (attachment.failures, recorder.failures) == (0, 0)
-    assert [m.step for m in advisor.measurements] == [0, 1, 2, 3]
-    for measurement in advisor.measurements:  # both draw the same probes
-        assert list(points[measurement.step]) == pytest.approx(
-            list(measurement.unit_rates), rel=1e-3
+    for p, b, multiplier in zip(model.parameters(), before, MULTIPLIERS, strict=True):
+        assert p.grad is not None
+        torch.testing.assert_close(
+            p - b, -LEARNING_RATE * multiplier * p.grad, rtol=1e-3, atol=1e-6
         )
-    attachment.close()
-    recorder.close()
+    everything = [attachment, *recorders, *(observer for observer, _ in observing)]
+    assert [one.failures for one in everything] == [0] * len(order)
+    assert [m.step for m in advisor.measurements] == [0, 1, 2, 3]
+    seen = [
+        {point.step: point.unit_rates for point in recorder.profile("x").points}
+        for recorder in recorders
+    ]
+    seen += [{m.step: m.unit_rates for m in asked.measurements} for _, asked in observing]
+    for rates in seen:
+        assert len(rates) == 4
+        for measurement in advisor.measurements:  # all draw the same probes
+            assert list(rates[measurement.step]) == pytest.approx(
+                list(measurement.unit_rates), rel=1e-3
+            )
+    for one in everything:
+        one.close()
 
 
 def test_copies_and_pickles_of_an_attached_optimizer_are_not_attached() -> None:

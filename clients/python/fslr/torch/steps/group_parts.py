@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import chain
 from operator import itemgetter, methodcaller
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor
 from fslr.errors import MeasurementError
 from fslr.torch.optimizers import are_same
 from fslr.torch.steps.group_settings import WRITTEN
+from fslr.torch.steps.part_values import PartValues
 from fslr.training.setting_factors import SettingFactors
 
 Group = dict[str, Any]
@@ -61,8 +63,13 @@ class Part:
             if not self.is_own(key) and self.before.get(key, _MISSING) is not value
         }
 
-    def notes(self) -> Notes:
-        """Return the numbers of the part that differ from those of its group."""
+    def notes(self, left: Group) -> Notes:
+        """Return the numbers of the part that differ from those of its group.
+
+        Args:
+            left: What steps left in the group. Where it holds something else by now, that is true
+                of all parts.
+        """
         group = self.group
         return {
             key: (group[key], noted)
@@ -72,6 +79,7 @@ class Part:
             and key in group
             and _are_numbers(noted, group[key])
             and noted != group[key]
+            and group[key] is left.get(key)
         }
 
 
@@ -91,8 +99,8 @@ class GroupParts:
     """
 
     __slots__ = (
-        *("_decay", "_has_tensors", "_keys", "_lr", "_names", "_seen", "_set_values", "_tensors"),
-        *("_values", "group", "parts"),
+        *("_decay", "_has_tensors", "_keys", "_left", "_lr", "_names", "_seen", "_set_values"),
+        *("_tensors", "_values", "group", "parts"),
     )
 
     def __init__(
@@ -106,6 +114,10 @@ class GroupParts:
         self._seen = marks(group)
         self._has_tensors = _has_tensors(self._seen)
         self._lr, self._decay = group.get("lr"), group.get("weight_decay")
+        self._left = dict(group)
+        for part in parts:
+            if isinstance(part.values, PartValues):
+                part.values.on_write = partial(self._written, part)
 
     def is_still(self, group: Group) -> bool:
         """Return whether the parts are those of a group that a step begins with.
@@ -151,11 +163,43 @@ class GroupParts:
                 part.values["weight_decay"] = group["weight_decay"]
             self._set_values(part)
 
-    def merge(self) -> None:
-        """Copy what a step wrote into the parts to the group."""
+    def _written(self, part: Part, key: str) -> None:
+        """Copy an entry to the group that a step function has written into a part.
+
+        A learning rate is copied once all parts have theirs: a step that ends before has written
+        none, as far as the group knows.
+        """
+        if key == "lr":
+            if len(self._with_written_learning_rate()) == len(self.parts):
+                self._merge_learning_rates()
+        elif not part.is_own(key):
+            self.group[key] = self._left[key] = part.values[key]
+
+    def merge(self, *, has_returned: bool) -> None:
+        """Copy what a step wrote into the parts to the group.
+
+        Args:
+            has_returned: Whether the step function has; else it ended with an exception.
+        """
         for part in self.parts:
-            self.group.update(part.written())
-        self._merge_learning_rates()
+            if not isinstance(part.values, PartValues):
+                written = part.written()
+                self.group.update(written)
+                self._left.update(written)
+        if has_returned or len(self._with_written_learning_rate()) == len(self.parts):
+            self._merge_learning_rates()
+
+    def notes(self) -> dict[int, Notes]:
+        """Return the notes of each parameter whose part differs from the group, by its id."""
+        return {
+            id(parameter): notes
+            for part in self.parts
+            if (notes := part.notes(self._left))
+            for parameter in part.values["params"]
+        }
+
+    def _with_written_learning_rate(self) -> list[Part]:
+        return [part for part in self.parts if _mark(part.values["lr"]) != part.scaled[0]]
 
     def _merge_learning_rates(self) -> None:
         """Set the group's learning rate if the step function wrote those of its parts.
@@ -163,11 +207,7 @@ class GroupParts:
         Parts that all get the same learning rate were given an absolute one. Otherwise the step
         multiplied the one that was in force.
         """
-        written = [
-            (part, float(part.values["lr"]))
-            for part in self.parts
-            if _mark(part.values["lr"]) != part.scaled[0]
-        ]
+        written = [(part, float(part.values["lr"])) for part in self._with_written_learning_rate()]
         if not written or self._seen != marks(self.group):
             return
         part, now = written[0]
@@ -179,6 +219,7 @@ class GroupParts:
             self.group["lr"].fill_(value)
         else:
             self.group["lr"] = value
+        self._lr, self._seen = self.group["lr"], marks(self.group)  # parts need not follow that
 
 
 class Shown:

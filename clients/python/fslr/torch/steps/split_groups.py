@@ -28,6 +28,7 @@ from fslr.torch.steps.group_parts import (
 )
 from fslr.torch.steps.group_settings import write_settings
 from fslr.torch.steps.joint_adam import JointAdam, joint_step
+from fslr.torch.steps.part_values import PartValues, fill, writes_into_groups
 from fslr.torch.steps.weight_decay import WeightDecay
 from fslr.training.setting_factors import SettingFactors
 
@@ -73,6 +74,7 @@ class SplitGroups:
         self._joint = JointAdam(optimizer)
         self.is_joint = False
         self._has_shown_parts = False
+        self._is_plain = not writes_into_groups(optimizer)
         self._is_scaled = False
         self._is_replaced = False
         self.was_read = False
@@ -158,11 +160,11 @@ class SplitGroups:
                 key = *key, *sorted(notes.items())
             part = parts.get(key)
             if part is None:
-                values = self._known[key] = known.get(key, {})
-                earlier = values.get("lr")
-                values.clear()
-                values.update(group, **notes)
-                values["lr"] = earlier
+                values = known.get(key)
+                if values is None:
+                    values = {} if self._is_plain else PartValues()
+                self._known[key] = values
+                fill(values, {**group, **notes, "lr": values.get("lr")})
                 values["params"] = []
                 if names is not None:
                     values["param_names"] = []
@@ -179,7 +181,8 @@ class SplitGroups:
         """Set the learning rate and the weight decay of a part from those of its group."""
         group, values, factor = part.group, part.values, part.factor
         self._shown = None
-        values["lr"] = scaled_learning_rate(group["lr"], factor, values["lr"])
+        learning_rate = scaled_learning_rate(group["lr"], factor, values["lr"])
+        dict.__setitem__(values, "lr", learning_rate)  # not written by a step
         scale = factor if self._keeps_decay else 1.0
         if part.settings is not None:
             write_settings(part.settings, group, values)
@@ -214,6 +217,8 @@ class SplitGroups:
         if self._is_replaced or not self.is_split:
             return self._optimizer.param_groups
         try:
+            if not self._is_plain and torch.compiler.is_compiling():
+                self._make_plain()
             self.refresh()
             self.is_joint = (
                 self._joint.is_possible
@@ -227,6 +232,17 @@ class SplitGroups:
             return self._optimizer.param_groups
         self._has_shown_parts = True
         return self._list
+
+    def _make_plain(self) -> None:
+        """Show the step function plain dicts from now on: compilers take no others for groups."""
+        self._is_plain = True
+        plain = {id(values): dict(values) for values in self._known.values()}
+        self._known = {key: plain[id(values)] for key, values in self._known.items()}
+        for split in self._split:
+            for part in split.parts:
+                part.values = plain[id(part.values)]
+        self._shown = Shown(self._split)
+        self._list[:] = self._shown.groups
 
     def steps_jointly(self, group: Group) -> bool:
         """Step the parts of a group together, which the step function does not see.
@@ -250,8 +266,12 @@ class SplitGroups:
             self._is_replaced = True
             self._optimizer.param_groups = groups
 
-    def merge(self) -> None:
-        """Copy what the step wrote into the parts to the optimizer's groups."""
+    def merge(self, *, has_returned: bool = False) -> None:
+        """Copy what the step wrote into the parts to the optimizer's groups.
+
+        Args:
+            has_returned: Whether the step function has; else it ended with an exception.
+        """
         if not self.is_split:
             return
         self.is_split = False
@@ -264,14 +284,8 @@ class SplitGroups:
         ours = {id(part.values) for split in merged for part in split.parts}
         self._optimizer.param_groups += [g for g in self._list if id(g) not in ours]
         for split in merged:
-            split.merge()
-        self.notes = {
-            id(parameter): notes
-            for split in merged
-            for part in split.parts
-            if (notes := part.notes())
-            for parameter in part.values["params"]
-        }
+            split.merge(has_returned=has_returned)
+        self.notes = {key: notes for split in merged for key, notes in split.notes().items()}
 
 
 def mark_as_own(hook: Callable[..., Any], owner: object) -> Callable[..., Any]:

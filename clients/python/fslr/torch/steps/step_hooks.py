@@ -296,7 +296,8 @@ class StepHooks:
                     hooks.move_to_end(key, last=False)
 
     def _restore(self, *_: Any) -> None:
-        self._attempt(self._scaler.restore)
+        if not _running(self._members):  # a closure may save a checkpoint
+            self._attempt(self._scaler.restore)
 
     def close(self) -> None:
         """Remove the hooks; the optimizers continue at the scheduled learning rates.

@@ -372,7 +372,7 @@ class StepScaler:
             return ""
         was_split = entry.split.is_split
         if was_split:
-            entry.split.merge()
+            entry.split.merge(has_returned=True)
         failure, entry.split.failure = entry.split.failure, None
         if failure is not None:
             raise failure
