@@ -31,8 +31,21 @@ def test_attaching_twice_is_refused_and_names_the_attachment_in_force() -> None:
         attached(model, [optimizer])
     attachment.close()
     again, _ = attached(model, optimizer)
+    _check_a_step(model, optimizer)
     again.close()
     assert not optimizer._optimizer_step_pre_hooks
+
+
+def _check_a_step(model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Step, and compare how far each tensor moves with its multiplier."""
+    before = [p.detach().clone() for p in model.parameters()]
+    backward(model, 1)
+    optimizer.step()
+    for p, b, multiplier in zip(model.parameters(), before, MULTIPLIERS, strict=True):
+        assert p.grad is not None
+        torch.testing.assert_close(
+            p - b, -LEARNING_RATE * multiplier * p.grad, rtol=1e-3, atol=1e-6
+        )
 
 
 def test_an_attachment_that_was_dropped_does_not_block() -> None:
@@ -44,14 +57,7 @@ def test_an_attachment_that_was_dropped_does_not_block() -> None:
     del attachment
     gc.collect()
     again, _ = attached(model, optimizer)
-    before = [p.detach().clone() for p in model.parameters()]
-    backward(model, 1)
-    optimizer.step()
-    for p, b, multiplier in zip(model.parameters(), before, MULTIPLIERS, strict=True):
-        assert p.grad is not None
-        torch.testing.assert_close(
-            p - b, -LEARNING_RATE * multiplier * p.grad, rtol=1e-3, atol=1e-6
-        )
+    _check_a_step(model, optimizer)
     again.close()
     assert not optimizer._optimizer_step_pre_hooks
     assert not model._forward_pre_hooks
@@ -117,6 +123,7 @@ def _exchange(model: nn.Sequential, _: torch.optim.Optimizer) -> None:
     model[2] = nn.Linear(8, 3)
 
 
+@pytest.mark.parametrize("scaling", ["learning_rates", "update"])
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -129,6 +136,7 @@ def _exchange(model: nn.Sequential, _: torch.optim.Optimizer) -> None:
 def test_parameters_that_change_are_named_and_the_rest_goes_on(
     change: Callable[[nn.Sequential, torch.optim.Optimizer], None],
     message: str,
+    scaling: Any,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     model = net()
@@ -136,18 +144,32 @@ def test_parameters_that_change_are_named_and_the_rest_goes_on(
         model[0].requires_grad_(requires_grad=False)
     trained = [p for p in model.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(trained, lr=LEARNING_RATE, momentum=0.5)
-    advisor = FakeAdvisor(MULTIPLIERS[-len(trained) :], interval_steps=2)
+    multipliers = dict(zip(trained, MULTIPLIERS[-len(trained) :], strict=True))
+    advisor = FakeAdvisor(list(multipliers.values()), interval_steps=2)
     with (
         caplog.at_level(logging.WARNING, "fslr"),
-        attach(model, optimizer, profile="x", advisor=advisor, max_overhead=None) as attachment,
+        attach(
+            *(model, optimizer),
+            profile="x",
+            advisor=advisor,
+            max_overhead=None,
+            scaling=scaling,
+        ) as attachment,
     ):
-        for step in range(40):
+        for step in range(25):
             if step == 3:
                 change(model, optimizer)
             backward(model, step)
+            before = {p: p.detach().clone() for p in model.parameters()}
             optimizer.step()
-    assert (attachment.step, attachment.failures) == (40, 0)
-    assert len(advisor.measurements) >= 10
+    stepped = {p for group in optimizer.param_groups for p in group["params"]}
+    for p, b in before.items():
+        # Those that are new step as scheduled, and those that are gone do not step.
+        factor = multipliers.get(p, 1.0) if p in stepped else 0.0
+        momentum = optimizer.state[p]["momentum_buffer"] if p in stepped else torch.zeros_like(p)
+        torch.testing.assert_close(p - b, -LEARNING_RATE * factor * momentum, rtol=1e-3, atol=1e-7)
+    assert (attachment.step, attachment.failures) == (25, 0)
+    assert len(advisor.measurements) >= 8
     (record,) = caplog.records
     assert re.search(message, record.getMessage())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -34,7 +35,7 @@ class Net(nn.Module):
 class FailsAt:
     """An output function that raises an error at a given call."""
 
-    def __init__(self, call: int, error: Exception) -> None:
+    def __init__(self, call: int, error: BaseException) -> None:
         self.left, self.error = call, error
 
     def __call__(self, result: Tensor) -> Tensor:
@@ -83,7 +84,8 @@ def trained(
     for _ in range(steps):
         optimizer.zero_grad()
         model(torch.randn(8, 5)).square().sum().backward()
-        optimizer.step()
+        with contextlib.suppress(KeyboardInterrupt):
+            optimizer.step()
     state = state_of(model, optimizer)
     # Addresses differ between trainings; the test below checks that they do not change.
     state["weights"] = [weight for _, weight in state["weights"]]
@@ -94,10 +96,13 @@ def trained(
     return state, watching
 
 
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("no room"), AttributeError("logits")])
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("no room"), AttributeError("logits"), KeyboardInterrupt("enough")],
+)
 @pytest.mark.parametrize("call", [1, 2, 3, 4, 5, 6])
 def test_a_failure_anywhere_in_a_later_measurement_changes_nothing(
-    call: int, error: Exception, caplog: pytest.LogCaptureFixture
+    call: int, error: BaseException, caplog: pytest.LogCaptureFixture
 ) -> None:
     output = FailsAt(0, error)
 
@@ -125,8 +130,12 @@ def test_a_failure_anywhere_in_a_later_measurement_changes_nothing(
     with caplog.at_level(logging.WARNING, "fslr"):
         observed, recorder = trained(watch_and_fail, 3)
     plain["hooks"][0] = observed["hooks"][0]  # the hook of the recorder, until it is closed
-    assert recorder.failures == (1 if output.left <= 0 else 0)
-    assert len(caplog.records) == recorder.failures
+    has_failed, is_counted = output.left <= 0, isinstance(error, Exception)
+    assert recorder.failures == len(caplog.records) == (has_failed and is_counted)
+    measured = [point.step for point in recorder.profile("x").points]
+    assert (measured == [0, 1, 2]) != has_failed
+    if call == 1:  # after an error the recorder waits, and not after an interruption
+        assert measured == ([0] if is_counted else [0, 2])
     for key, value in plain.items():
         assert same(value, observed[key]), key
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import pytest
 import torch
 from torch import Tensor, nn
 
+from fslr.advisor.v1 import profile_pb2
 from fslr.torch import Recorder
 
 
@@ -23,23 +26,35 @@ class Net(nn.Module):
 
 
 @pytest.mark.parametrize("watched", ["model", "part"])
-def test_each_recorder_of_a_model_measures_the_whole_training_batch(watched: str) -> None:
+def test_each_recorder_of_a_model_measures_as_if_it_were_the_only_one(watched: str) -> None:
+    together = _recorded(watched, (0, 1))
+    for place in (0, 1):
+        (alone,) = _recorded(watched, (place,))
+        assert [point.step for point in alone] == [0, 1, 2]
+        for one, other in zip(alone, together[place], strict=True):
+            assert list(other.unit_rates) == pytest.approx(list(one.unit_rates), rel=1e-5)
+
+
+def _recorded(watched: str, places: Sequence[int]) -> list[list[profile_pb2.ProfilePoint]]:
+    """Return what recorders of a training's optimizers record, given by their places."""
     torch.manual_seed(0)
     model = Net()
-    first = torch.optim.Adam(model.head.parameters(), lr=0.01)
-    second = torch.optim.SGD(model.body.parameters(), lr=0.01)
+    optimizers = (
+        torch.optim.Adam(model.head.parameters(), lr=0.01),
+        torch.optim.SGD(model.body.parameters(), lr=0.01),
+    )
     part = model if watched == "model" else model.body
-    with (
-        Recorder(model, first, every=1) as one,
-        Recorder(part, second, every=1) as other,
-    ):
-        for _ in range(3):
-            model.zero_grad()
-            model(torch.randn(32, 6)).square().mean().backward()
-            first.step()
-            second.step()
-            for recorder in (one, other):
-                assert recorder.estimate is not None
-                assert recorder.estimate.examples == 32
-    assert (one.failures, other.failures) == (0, 0)
-    assert (one.step, other.step) == (3, 3)
+    recorders = [Recorder((model, part)[i], optimizers[i], every=1) for i in places]
+    for step in range(3):
+        model.zero_grad()
+        inputs = torch.randn(32, 6, generator=torch.Generator().manual_seed(step))
+        model(inputs).square().mean().backward()
+        for optimizer in optimizers:
+            optimizer.step()
+        for recorder in recorders:
+            assert recorder.estimate is not None
+            assert recorder.estimate.examples == 32
+    for recorder in recorders:
+        recorder.close()
+        assert (recorder.failures, recorder.step) == (0, 3)
+    return [list(recorder.profile("x").points) for recorder in recorders]

@@ -249,13 +249,34 @@ def test_two_attachments_on_different_optimizers_do_not_disturb_each_other() -> 
     model = net()
     optimizers = muon_and_adam(model)
     advisors = FakeAdvisor([0.5, 2.0]), FakeAdvisor([0.25, 4.0, 2.0])
+    plain, multipliers = net(), [0.25, 0.5, 2.0, 4.0, 2.0]
+    of_plain = muon_and_adam(plain)
     with (
         attach(model, optimizers[0], profile="x", advisor=advisors[0]) as one,
         attach(model, optimizers[1], profile="x", advisor=advisors[1]) as other,
     ):
-        train(model, optimizers, 3)
+        for step in range(3):
+            plain.load_state_dict(model.state_dict())
+            start = [p.detach().clone() for p in plain.parameters()]
+            train(model, optimizers, 1, first=step)
+            train(plain, of_plain, 1, first=step)
+            for p, q, before, multiplier in zip(
+                plain.parameters(), model.parameters(), start, multipliers, strict=True
+            ):
+                torch.testing.assert_close(
+                    q - before, (p - before) * multiplier, rtol=2e-3, atol=1e-6
+                )
     assert (one.step, one.failures, other.step, other.failures) == (3, 0, 3, 0)
     first = [advisor.measurements[0] for advisor in advisors]
+    for place, measurement in enumerate(first):
+        alone, advisor = net(), FakeAdvisor(1.0)
+        of_alone = muon_and_adam(alone)
+        with attach(alone, of_alone[place], profile="x", advisor=advisor):
+            train(alone, of_alone, 1)
+        # The second one measures after the first one has stepped, which is scaled only there.
+        assert list(measurement.unit_rates) == pytest.approx(
+            list(advisor.measurements[0].unit_rates), rel=2e-2 if place else 1e-5
+        )
     # Half of the examples with twice the probes: each has the batch of the whole step.
     assert [(each.examples, each.probes) for each in first] == [(8, 2), (8, 2)]
 
