@@ -154,12 +154,13 @@ def whole_command(name: str) -> Iterator[None]:
     if not _terminal().is_terminal:
         yield
         return
-    streams = sys.stdout, sys.stderr
+    streams = {"stderr": sys.stderr}  # it need not be a terminal, as with FORCE_COLOR
+    if sys.stdout.isatty():
+        streams["stdout"] = sys.stdout
     with ExitStack() as stack:
-        for stream, attribute in zip(streams, ("stdout", "stderr"), strict=True):
-            if stream.isatty():
-                stack.callback(setattr, sys, attribute, stream)
-                setattr(sys, attribute, _Output(stream))
+        for name_of_stream, stream in streams.items():
+            stack.callback(setattr, sys, name_of_stream, stream)
+            setattr(sys, name_of_stream, _Output(stream))
         with _shown(_display(name), is_command=True):
             yield
 

@@ -191,3 +191,17 @@ def test_nothing_is_shown_among_results(
             eventually(lambda: "the end" in screen.getvalue())
     assert sys.stdout is sys.stderr is screen
     assert terminal.getvalue() == ""
+
+
+def test_a_log_with_forced_colors_is_not_followed_by_what_is_shown(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    log = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", log)
+    monkeypatch.setattr(shown, "DELAY_S", 0.02)
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    with whole_command("advisor serve"):
+        typer.echo("serving", err=True)
+        time.sleep(0.06)
+    assert log.getvalue() == "serving\n"
