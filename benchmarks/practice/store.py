@@ -11,8 +11,9 @@ from typing import Any
 
 import torch
 
-from benchmarks.code_version import advised_code, client_code
+from benchmarks.code_version import advised_code, client_code, recipe_code
 from benchmarks.practice.training import Trained, Training
+from fslr.advisor.v1 import policy_pb2
 
 _FORMAT = 1  # raised where the code of trainings changes their numbers
 
@@ -21,7 +22,8 @@ class Store:
     """Results by training.
 
     A plain training is known by its definition. What is recorded or advised also depends on the
-    code of the client, or of client and service; a change of that code makes its results unknown.
+    code of the client, or of client and service, and on the recipe that it follows; a change of
+    that code makes its results unknown.
 
     Args:
         folder: The folder, which is made if it does not exist; None: results are kept in memory.
@@ -81,6 +83,9 @@ def _key_of(training: Training) -> tuple[str, dict[str, Any]]:
             "policy": hashlib.sha256(advice.policy).hexdigest(),
             "code": advised_code(),
         }
+        recipe = policy_pb2.Policy.FromString(advice.policy).recipe
+        if recipe:
+            definition["advice"]["recipe_code"] = recipe_code(recipe)
     elif training.is_recorded:
         definition["code"] = client_code()
     definition |= {"format": _FORMAT, "torch": torch.__version__}

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from google.protobuf.message import Message
 
-from benchmarks.code_version import advised_code, client_code
+from benchmarks.code_version import advised_code, client_code, recipe_code
 from benchmarks.transfer.training import Trained, Training
 
 _FORMAT = 2  # raised where the code of trainings changes their numbers
@@ -25,7 +25,8 @@ class FinishedTrainings:
     """Results by training, without the losses of each step.
 
     A plain training is known by its definition. What is recorded or advised also depends on the
-    code of the client, or of client and service; a change of that code makes its results unknown.
+    code of the client, or of client and service, and on the recipe that it follows; a change of
+    that code makes its results unknown.
 
     Args:
         folder: The folder, which is made if it does not exist.
@@ -114,6 +115,10 @@ def _definition_of(training: Training, profiles: Mapping[str, str]) -> dict[str,
         if training.advice.adjust is not None:
             return None
         definition["code"] = advised_code()
+        policy = training.advice.policy
+        recipe = training.advice.recipe or (policy.recipe if policy is not None else "")
+        if recipe:
+            definition["recipe_code"] = recipe_code(recipe)
     elif training.recording is not None:
         definition["code"] = client_code()
     found: dict[str, Any] = json.loads(json.dumps(definition, default=_as_text))

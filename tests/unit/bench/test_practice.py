@@ -14,6 +14,8 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
+from advisor.recipes import shipped_recipe
+from benchmarks import code_version
 from benchmarks.__main__ import app
 from benchmarks.practice import battery, training
 from benchmarks.practice.battery import Battery, Plan, RowTrainings, plan_row
@@ -227,6 +229,22 @@ def test_different_trainings_are_not_mixed(tmp_path: Path) -> None:
     ):
         assert Store(tmp_path).get(other) is None
     assert Store(tmp_path).get(TRAINING) == Trained(1.5)
+
+
+def test_a_changed_recipe_makes_only_the_trainings_that_follow_it_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    policies = (policy_pb2.Policy(), policy_pb2.Policy(recipe="mup-adam"))
+    trainings = [
+        replace(TRAINING, advice=Advice(b"profile", policy.SerializeToString()))
+        for policy in policies
+    ]
+    for each in trainings:
+        Store(tmp_path).put(each, Trained(1.5))
+    assert [Store(tmp_path).get(each) for each in trainings] == [Trained(1.5)] * 2
+    other = shipped_recipe("mup-sgd")
+    monkeypatch.setattr(code_version, "shipped_recipe", lambda _: other)
+    assert [Store(tmp_path).get(each) for each in trainings] == [Trained(1.5), None]
 
 
 def test_a_file_of_a_different_training_is_refused(tmp_path: Path) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from advisor.recipes import shipped_recipe
+from benchmarks import code_version
 from benchmarks.__main__ import app
 from benchmarks.transfer.cases import (
     AXES,
@@ -37,7 +39,8 @@ from benchmarks.transfer.results import (
 )
 from benchmarks.transfer.settings import MODELS, Setting
 from benchmarks.transfer.sweeps import ADVISED, Sweep
-from benchmarks.transfer.training import Trained, Training
+from benchmarks.transfer.training import Advice, Trained, Training
+from fslr.advisor.v1 import policy_pb2
 
 CASE = replace(CASES[0], seeds=(0, 1), octaves=(-1, -2, -3))
 
@@ -279,6 +282,34 @@ def test_finished_trainings_are_known_by_definition_profile_and_code(tmp_path: P
     file.write_text(file.read_text("utf-8").replace('"seed": 0', '"seed": 5'), "utf-8")
     with pytest.raises(ValueError, match="has the result of a different training; remove it"):
         again.get(plain, {})
+
+
+def test_a_changed_recipe_makes_only_the_trainings_that_follow_it_unknown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = FinishedTrainings(tmp_path)
+    small = Setting("res_mlp", width=16, depth=2)
+    plain = Training(small, small, "Adam", 0.1, 10, 0, profile="x")
+    advised = replace(plain, advice=ADVISED.advice)
+    followed = replace(plain, advice=Advice(recipe="depth-mup"))
+    by_policy = replace(plain, advice=Advice(policy_pb2.Policy(recipe="depth-mup")))
+    for training in (plain, advised, followed, by_policy):
+        store.put(training, Trained(1.0, 2.0, []), {})
+
+    def known() -> list[bool]:
+        return [store.get(t, {}) is not None for t in (plain, advised, followed, by_policy)]
+
+    shipped = shipped_recipe("depth-mup")
+    reworded = replace(shipped, source="elsewhere")
+    monkeypatch.setattr(code_version, "shipped_recipe", lambda _: reworded)
+    assert known() == [True] * 4
+    with monkeypatch.context() as patch:
+        patch.setattr(
+            code_version, "shipped_recipe", lambda _: replace(shipped, rows=shipped.rows[1:])
+        )
+        assert known() == [True, True, False, False]
+    monkeypatch.setattr(code_version, "_RECIPES", ("recipes/shipped",))
+    assert known() == [True, True, False, False]
 
 
 def _full_file(tmp_path: Path) -> Path:
