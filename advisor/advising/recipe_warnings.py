@@ -30,13 +30,19 @@ from advisor.advising.mismatch_warnings import Difference, DifferenceKind
 from advisor.policy import Layout, Measurement
 from advisor.policy.arrays import Floats
 from advisor.policy.ratios import Ratio
-from advisor.recipes import NoRule, RecipeFactors, missing_residual_outputs, uncovered_growth
+from advisor.recipes import (
+    NoRule,
+    RecipeFactors,
+    missing_residual_outputs,
+    smaller_than_base,
+    uncovered_growth,
+)
 
 _TOLERANCE = math.log(2)
 _CHANCE = 0.01  # that any role of a run is reported without a reason
 _MAX_ROLES = 5  # named in one message
 _MAX_GROUPS = 3
-_REPORTED = frozenset({Ratio.FAN_IN, Ratio.DEPTH, Ratio.EXPERTS, Ratio.RANK})  # growth of a model
+_REPORTED = frozenset({Ratio.FAN_IN, Ratio.DEPTH, Ratio.EXPERTS, Ratio.RANK})  # sizes of a model
 _START_STEPS = 100
 _START = 0.1  # fraction of a training
 
@@ -202,6 +208,26 @@ def growth_without_rule(recipe: str, layout: Layout, factors: RecipeFactors) -> 
             f"the recipe {recipe} does not fit the model: {finding.message}{_some(finding.groups)}",
         )
         for finding in findings
+    ]
+
+
+def smaller_run(recipe: str, layout: Layout, factors: RecipeFactors) -> list[Difference]:
+    """Return a difference if the model is smaller than its base, or none.
+
+    A shorter training or a smaller batch is not reported.
+
+    Args:
+        recipe: The recipe's name.
+        layout: The run's layout.
+        factors: The recipe's factors.
+    """
+    return [
+        Difference(
+            DifferenceKind.RECIPE,
+            f"the recipe {recipe} is for models that grow: {finding.message}"
+            f"{_some(finding.groups)}",
+        )
+        for finding in smaller_than_base(layout, factors, _REPORTED)
     ]
 
 

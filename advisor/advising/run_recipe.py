@@ -8,7 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from advisor.advising.mismatch_warnings import Difference
-from advisor.advising.recipe_warnings import disagreement, growth_without_rule, missing_rules
+from advisor.advising.recipe_warnings import (
+    disagreement,
+    growth_without_rule,
+    missing_rules,
+    smaller_run,
+)
 from advisor.advising.recipes import ResolvedRecipe
 from advisor.policy import Layout, LayoutMapping
 from advisor.policy.arrays import Floats
@@ -68,6 +73,7 @@ class RunRecipe:
         return [
             *missing_rules(self.name, self.layout, self.factors),
             *growth_without_rule(self.name, self.layout, self.factors),
+            *smaller_run(self.name, self.layout, self.factors),
         ]
 
     def disagreement(self, ratios: Floats, errors: Floats) -> list[Difference]:

@@ -11,6 +11,7 @@ from advisor.recipes.check import (
     FindingKind,
     check_recipe,
     missing_residual_outputs,
+    smaller_than_base,
     uncovered_growth,
 )
 from advisor.recipes.recipe import Field, Recipe, Row
@@ -41,5 +42,6 @@ __all__ = [
     "shipped_recipe",
     "shipped_recipe_names",
     "shipped_recipe_text",
+    "smaller_than_base",
     "uncovered_growth",
 ]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import math
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,6 +25,7 @@ _WITHOUT_RULE = {
     Ratio.EXPERTS: "published rules also depend on the number of experts that are active, which "
     "layouts do not show, and they do not agree, so measure"
 }
+_ENDS = ((GroupKind.EMBEDDING, Ratio.FAN_IN), (GroupKind.READOUT, Ratio.FAN_OUT))
 _DEVIATIONS = 4.0  # standard deviations of that scatter
 
 
@@ -78,7 +79,7 @@ def check_recipe(run: Layout, found: RecipeFactors) -> list[Finding]:
         *uncovered_growth(run, found),
         *missing_residual_outputs(found),
         *_initial_values(run, found),
-        *_smaller(run, found),
+        *smaller_than_base(run, found),
         *_different_ends(run, found),
         *_no_readout(run, found),
         *_ratios_not_given(found),
@@ -165,8 +166,23 @@ def _tolerance(run: Layout, found: RecipeFactors, index: int) -> float:
     return _RMS_TOLERANCE + _DEVIATIONS * math.sqrt(variance)
 
 
-def _smaller(run: Layout, found: RecipeFactors) -> Iterator[Finding]:
-    smaller = {ratio: found.ratios[ratio] < 1 for ratio in found.recipe.covers}
+def smaller_than_base(
+    run: Layout, found: RecipeFactors, ratios: Collection[Ratio] = frozenset(Ratio)
+) -> Iterator[Finding]:
+    """Yield a finding if the run is smaller than its base where the recipe has a rule.
+
+    Rows of tables and outputs do not count: they are not the size of a model.
+
+    Args:
+        run: The run's layout.
+        found: The recipe's factors for the run.
+        ratios: What is compared, of what the recipe covers.
+    """
+    smaller = {
+        ratio: (found.ratios[ratio] < 1) & found.has_rule & ~_are_ends(run, ratio)
+        for ratio in found.recipe.covers
+        if ratio in ratios
+    }
     spans = [
         f"{r.value} {_span(found.ratios[r][mask])}" for r, mask in smaller.items() if mask.any()
     ]
@@ -175,19 +191,24 @@ def _smaller(run: Layout, found: RecipeFactors) -> Iterator[Finding]:
         yield Finding(
             FindingKind.SMALLER,
             f"the run is smaller than its base ({', '.join(spans)} times the base's); the powers "
-            "hold, but their sources only tested growth",
+            "hold, but their sources only tested growth, so measure, too",
             () if len(names) == len(run) else tuple(names),
         )
+
+
+def _are_ends(run: Layout, ratio: Ratio) -> NDArray[np.bool_]:
+    """Return for which groups a ratio is the growth of an end of the model."""
+    kinds = {kind for kind, own in _ENDS if own is ratio}
+    return np.array([group.kind in kinds for group in run.groups], dtype=np.bool_)
 
 
 def _different_ends(run: Layout, found: RecipeFactors) -> Iterator[Finding]:
     if Ratio.FAN_IN not in found.recipe.covers:
         return
-    ends = ((GroupKind.EMBEDDING, Ratio.FAN_IN), (GroupKind.READOUT, Ratio.FAN_OUT))
     names = [
         group.name
         for i, group in enumerate(run.groups)
-        for kind, ratio in ends
+        for kind, ratio in _ENDS
         if group.kind is kind and found.has_rule[i] and _differs(found.ratios[ratio])[i]
     ]
     if names:

@@ -235,6 +235,31 @@ def test_applied_recipes_are_those_of_runs(client: AdvisorClient, project: str) 
         sent(client, "SetRecipe", recipe_service_pb2.SetRecipeRequest(name="mup-adam"))
 
 
+def test_a_run_that_is_smaller_than_its_base_is_told(client: AdvisorClient, project: str) -> None:
+    content = base_content(policy_pb2.Policy(recipe="completep"))
+    content.layout.CopyFrom(described(WIDER))
+    client.register_profile("gpt", content, project=project)
+    opening = opened(project)
+    opening.layout.CopyFrom(described(WIDTH))
+    message = (
+        "the recipe completep is for models that grow: the run is smaller than its base (fan_in "
+        "0.25 times the base's); the powers hold, but their sources only tested growth, so "
+        "measure, too (blocks.0.up.weight, blocks.1.up.weight, head.weight)"
+    )
+    started = client.recommend_once(opening)
+    session = client.open_run(opening)
+    measured = session.recommend(pb.Measurement(step=0, unit_rates=[1.0, 2.0, 3.0, 4.0]))
+    session.close()
+    for answer in (started, measured):
+        found = [w.message for w in answer.warnings if w.kind == pb.WARNING_KIND_RECIPE]
+        assert found == [message]
+    assert message in client.validate_layout(opening).warnings  # as attach() shows them
+    applied = client.apply_recipe("completep", described(WIDTH), "gpt", project=project)
+    assert list(applied.warnings) == [message]
+    grown = client.apply_recipe("completep", described(WIDER), described(WIDTH), optimizer="AdamW")
+    assert not any("smaller" in warning for warning in grown.warnings)
+
+
 def test_a_check_of_a_layout_knows_batch_and_steps_as_a_run_does(
     client: AdvisorClient, project: str
 ) -> None:

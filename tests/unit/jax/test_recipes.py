@@ -209,6 +209,65 @@ def test_layers_of_a_stacked_leaf_are_scaled_and_stepped_together() -> None:
     assert recipe.settings["blocks.kernel"].weight_decay == 4
 
 
+def trained_looking(width: int) -> Any:
+    """Return parameters of layers that are stacked, with a norm, of which nothing is random."""
+    rows = 1 + jnp.arange(width) % 2  # every other row is twice as large
+    return {
+        "embed": {"kernel": jnp.ones((32, width))},
+        "blocks": {
+            "kernel": jnp.stack([jnp.ones((width, width)), jnp.outer(rows, rows).astype(float)]),
+            "norm": {"scale": jnp.ones((2, width))},
+        },
+        "head": {"kernel": jnp.outer(jnp.ones(width), 1.0 + jnp.arange(32) % 2)},
+    }
+
+
+def test_parameters_that_are_scaled_already_or_look_trained_are_refused() -> None:
+    params = params_of(8 * WIDTH)
+    options: dict[str, Any] = {"profile": "x", "optimizer": "adamw"}
+    recipe = fslr.jax.recipe_for(params, advisor=advisor_of("mup-adam"), **options)
+    scaled = recipe.initialize(params)
+    with pytest.raises(AttachError, match="but these are as large as it leaves them; nothing was"):
+        recipe.initialize(scaled)
+    in_jit = jax.jit(recipe.initialize)(params)  # traced values cannot be looked at
+    assert rms(in_jit["Dense_1"]["kernel"]) == pytest.approx(rms(scaled["Dense_1"]["kernel"]))
+    shapes = jax.eval_shape(lambda: params)
+    of_shapes = fslr.jax.recipe_for(shapes, advisor=advisor_of("mup-adam"), **options)
+    assert of_shapes.settings == recipe.settings
+    with pytest.raises(AttachError, match=r"got no finite values of Dense_0\.bias, Dense_0\.ker"):
+        of_shapes.initialize(params)
+
+    axes = {"blocks": 0}
+    base, run = trained_looking(16), trained_looking(64)
+    layout = fslr.jax.ModelGroups(base, form_of(base), axes).layout(base)
+    advisor = RecipeAdvisor(layout, "mup-adam")
+    recipe = fslr.jax.recipe_for(run, advisor=advisor, stacked=axes, **options)
+    recipe.initialize(run)  # two of four matrices are uneven
+    uneven = {**run, "embed": {"kernel": run["head"]["kernel"].T}}
+    with pytest.raises(AttachError, match="trained: the rows or columns of 3 of 4 matrices diff"):
+        recipe.initialize(uneven)
+    gains = jnp.ones((2, 64)).at[1, 5].set(1.25)
+    stepped = {**run, "blocks": {**run["blocks"], "norm": {"scale": gains}}}
+    with pytest.raises(
+        AttachError, match=r"entries of blocks\.1\.norm\.scale lie between 1 and 1\.25; nothing was"
+    ):
+        recipe.initialize(stepped)
+
+
+def test_a_run_that_is_smaller_than_its_base_is_told_when_it_asks_for_its_recipe() -> None:
+    base, events = params_of(64), list[Event]()
+    layout = fslr.jax.ModelGroups(base, form_of(base)).layout(base)
+    fslr.jax.recipe_for(
+        *(params_of(16),),
+        profile="x",
+        optimizer="adamw",
+        advisor=RecipeAdvisor(layout, "mup-adam"),
+        listeners=[events.append],
+    )
+    messages = [event.message for event in events if isinstance(event, Warned)]
+    assert any("mup-adam is for models that grow: the run is smaller" in m for m in messages)
+
+
 def test_biases_of_each_layer_are_initialized_as_large_as_in_the_base() -> None:
     """They follow the fan-in, and the recipe has one factor for all of them."""
 

@@ -10,8 +10,10 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional
 
 from advisor.local.in_process import InProcessSession
+from benchmarks.digits import draw_digits
 from fslr import AttachError, InvalidRequestError, ServiceError, UnavailableError
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.testing import FakeAdvisor
@@ -95,6 +97,34 @@ def test_what_cannot_be_initialized_is_refused_and_nothing_changes(
         torch.testing.assert_close(parameter.detach(), value, rtol=0, atol=0)
     assert not optimizer._optimizer_step_pre_hooks
     assert not model._forward_pre_hooks
+
+
+def digits_net(width: int) -> tuple[nn.Module, torch.optim.Optimizer]:
+    torch.manual_seed(width)
+    sizes = ((64, width), (width, width), (width, 10))
+    first, second, last = (nn.Linear(*size) for size in sizes)
+    model = nn.Sequential(first, nn.ReLU(), second, nn.ReLU(), last)
+    return model, torch.optim.AdamW(model.parameters(), lr=0.01)
+
+
+def test_a_trained_model_without_norms_is_known_by_the_sizes_of_its_rows() -> None:
+    model, optimizer = digits_net(64)
+    advisor = RecipeAdvisor(ModelGroups(*digits_net(16)).layout(), MUP)
+    before = rms(model)
+    attached(model, optimizer, advisor)[0].close()
+    assert rms(model) != before
+
+    draw, generator = draw_digits(32), torch.Generator().manual_seed(0)
+    for _ in range(100):
+        images, classes = draw(generator)
+        optimizer.zero_grad()
+        functional.cross_entropy(model(images.flatten(1)), classes).backward()
+        optimizer.step()
+    before = rms(model)
+    fresh = torch.optim.AdamW(model.parameters())
+    with pytest.raises(AttachError, match="trained: the rows or columns of 2 of 2 matrices diff"):
+        attached(model, fresh, advisor)
+    assert rms(model) == before
 
 
 def test_tensors_without_values_are_refused() -> None:

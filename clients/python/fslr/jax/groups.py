@@ -16,7 +16,7 @@ from fslr.advisor.v1 import layout_pb2
 from fslr.errors import AttachError
 from fslr.jax.adapters import adapters_of
 from fslr.jax.advice_transform import depth_axis
-from fslr.jax.kinds import Leaf, describe
+from fslr.jax.kinds import Leaf, describe, is_of_norm
 from fslr.jax.model_forms import ModelForm, check_params
 from fslr.jax.names import keys_of, name_of, parts_of
 from fslr.training.adapter_rates import adapter_pairs, all_pairs
@@ -131,6 +131,11 @@ class ModelGroups:
     def names(self) -> list[str]:
         """The names of the groups."""
         return [group.name for group in self._groups]
+
+    @property
+    def are_norms(self) -> list[bool]:
+        """Whether each group belongs to a norm."""
+        return [is_of_norm(leaf) for leaf in self._described]
 
     def adapters(self) -> list[tuple[int, int]]:
         """Return the layout indices of the factors A and B of each low-rank adapter.

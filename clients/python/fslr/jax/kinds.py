@@ -266,10 +266,13 @@ def _is_table(leaf: Leaf) -> bool:
     return TABLE.search(leaf.path[-2] if in_module else leaf.name) is not None
 
 
+def is_of_norm(leaf: Leaf) -> bool:
+    """Return whether a leaf belongs to a norm, as its module's classes or name say."""
+    return any(map(NORM_CLASS.search, leaf.classes)) or any(map(_NORM_NAME.search, leaf.module))
+
+
 def _is_vector(leaf: Leaf) -> bool:
-    if any(map(NORM_CLASS.search, leaf.classes)) or leaf.name in _VECTORS:
-        return True
-    if leaf.name.endswith("_bias") or any(map(_NORM_NAME.search, leaf.module)):
+    if is_of_norm(leaf) or leaf.name in _VECTORS or leaf.name.endswith("_bias"):
         return True
     if len(leaf.shape) > 1 and (leaf.name in WEIGHTS or leaf.has_bias):
         return False  # the weight of a layer with a single input or output is a matrix

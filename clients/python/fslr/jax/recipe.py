@@ -29,11 +29,12 @@ import optax
 from fslr.client.advisor_client import AdvisorClient
 from fslr.errors import AttachError
 from fslr.jax.groups import ModelGroups
+from fslr.jax.initial_weights import refuse_scaling
 from fslr.jax.model_forms import form_of
 from fslr.jax.names import name_of
 from fslr.jax.processes import ranks
 from fslr.protocols import Advisor
-from fslr.training.events import Listener, Listeners
+from fslr.training.events import Listener, Listeners, Warned
 from fslr.training.initial_scaling import InitialScaling
 from fslr.training.recipe import Recipe
 from fslr.training.recipe_in_force import RecipeInForce
@@ -75,6 +76,7 @@ class ParameterRecipe:
                     f"the recipe {recipe.name} has different factors for the layers of "
                     f"{group.leaf_name}, which one optimizer steps together; unstack them"
                 )
+        self._recipe, self._groups, self._scaling = recipe, groups, scaling
         self._axes = {group.leaf_name: group.axis for group in groups}
         self._initial = groups.by_leaf(scaling.factors)
 
@@ -87,9 +89,14 @@ class ParameterRecipe:
         Args:
             model: The parameters, an Equinox module, or a module of Flax nnx, which is changed in
                 place.
+
+        Raises:
+            AttachError: The parameters are scaled already or look trained, or :func:`recipe_for`
+                got no values. Nothing is changed then. Traced parameters are not checked.
         """
         form = form_of(model)
         params = form.split(model).params
+        refuse_scaling(self._recipe, self._groups, params, self._scaling)
         scaled = jax.jit(partial(jax.tree_util.tree_map_with_path, self._scaled))(params)
         return form.with_params(model, scaled)
 
@@ -162,12 +169,8 @@ def recipe_for(
         base_learning_rate=0.0,
         recipe=recipe,
     )
-    in_force = RecipeInForce(
-        opening,
-        ranks=ranks(),
-        listeners=Listeners.with_log(listeners),
-        apply=lambda _: [],
-    )
+    informed = Listeners.with_log(listeners)
+    in_force = RecipeInForce(opening, ranks=ranks(), listeners=informed, apply=lambda _: [])
     client = AdvisorClient(advisor) if isinstance(advisor, str) else None
     try:
         scaling = in_force.ask(client or advisor, strict=True, initialize=True)  # type: ignore[arg-type]
@@ -176,6 +179,8 @@ def recipe_for(
             client.close()
     assert in_force.recipe is not None  # noqa: S101 - or ask() raised
     assert scaling is not None  # noqa: S101
+    for message in in_force.recipe.warnings:
+        informed.emit(Warned(0, message))
     return ParameterRecipe(in_force.recipe, groups, scaling)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import torch
@@ -16,9 +15,13 @@ from fslr.torch.optimizers import inner_optimizers
 from fslr.torch.steps.scaling import Choice
 from fslr.training.initial_scaling import listed
 from fslr.training.parameter_words import NORM_CLASS
+from fslr.training.trained_weights import (
+    FEWEST,
+    sizes_vary,
+    unequal_entries,
+    unequal_matrices,
+)
 
-_FEWEST = 16  # rows and columns of a matrix whose rows can be compared
-_STANDARD_ERRORS = 8.0
 _REMEDY = "nothing was changed; attach before a checkpoint is loaded, or pass initialize=False"
 
 
@@ -113,24 +116,15 @@ def _unequal_norms(model: nn.Module, groups: ModelGroups) -> str:
             values = _local(parameter)
             if groups.index_of(parameter) is not None and values.numel() > 1:
                 low, high = values.min().item(), values.max().item()
-                if low != high:
-                    return f"the entries of {name}.{own} lie between {low:.3g} and {high:.3g}"
+                if evidence := unequal_entries(f"{name}.{own}", low, high):
+                    return evidence
     return ""
 
 
 def _unequal_rows(parameters: Sequence[Tensor]) -> str:
-    """Return how many matrices have rows or columns whose sizes differ more than by chance.
-
-    The mean square of n independent entries with the kurtosis k varies by (k - 1) / n, relative.
-    """
+    """Return how many matrices have rows or columns whose sizes differ more than by chance."""
     matrices = [m for p in parameters if (m := _matrix(p)) is not None]
-    unequal = sum(1 for matrix in matrices if any(map(_varies, (matrix, matrix.T))))
-    if not matrices or 2 * unequal <= len(matrices):
-        return ""
-    return (
-        f"the rows or columns of {unequal} of {len(matrices)} matrices differ in size by more than "
-        "chance"
-    )
+    return unequal_matrices([any(map(_varies, (matrix, matrix.T))) for matrix in matrices])
 
 
 def _matrix(parameter: Tensor) -> Tensor | None:
@@ -138,20 +132,13 @@ def _matrix(parameter: Tensor) -> Tensor | None:
     if values.dim() < 2 or values.is_complex() or not values.is_floating_point():
         return None
     matrix = values.flatten(1).float()
-    return matrix if min(matrix.shape) >= _FEWEST and matrix.any() else None
+    return matrix if min(matrix.shape) >= FEWEST and matrix.any() else None
 
 
 def _varies(matrix: Tensor) -> bool:
     squares = matrix.square()
-    sizes = squares.mean(1)
-    sizes = sizes[sizes > 0]  # such as the row of a padding token
-    if len(sizes) < _FEWEST:
-        return False
     kurtosis = squares.square().mean() / squares.mean().square()
-    by_chance = (kurtosis - 1) / matrix.shape[1]
-    found = sizes.var() / sizes.mean().square()
-    spread = _STANDARD_ERRORS * math.sqrt(2 / len(sizes))
-    return bool(found > by_chance * (1 + spread))
+    return sizes_vary(squares.mean(1).tolist(), kurtosis.item(), matrix.shape[1])
 
 
 def _local(parameter: Tensor) -> Tensor:

@@ -140,6 +140,11 @@ def _factor(squares: Sequence[tuple[float, float]]) -> float:
     return factor if abs(math.log(factor)) > _ROUNDING else 1.0
 
 
+def is_far(factor: float) -> bool:
+    """Return whether a factor on initial weights is more than their chance."""
+    return abs(math.log(factor)) > math.log(_FAR)
+
+
 def needed_scaling(recipe: Recipe, rms: Sequence[float | None], layout: layout_pb2.Layout) -> str:
     """Return a warning if initial weights differ from what a recipe wants; empty if they do not.
 
@@ -152,7 +157,7 @@ def needed_scaling(recipe: Recipe, rms: Sequence[float | None], layout: layout_p
     far = [
         (role, factor)
         for role, factor in zip(roles_of_layout(layout), factors, strict=True)
-        if abs(math.log(factor)) > math.log(_FAR)
+        if is_far(factor)
     ]
     if not far:
         return ""

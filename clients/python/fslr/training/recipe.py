@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.errors import AttachError, InvalidRequestError, ServiceError
@@ -30,6 +30,7 @@ class Recipe:
             recipe or the base's profile does not say.
         has_rule: Whether the recipe has a rule for the group.
         conditions: What has to be true of the model, in sentences.
+        warnings: Why it does not fit the run; only on the rank that asked for it.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Recipe:
     initial_rms: tuple[float | None, ...]
     has_rule: tuple[bool, ...]
     conditions: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = field(default=(), compare=False)
 
     @classmethod
     def of(cls, answer: pb.RecommendLRResponse, groups: int) -> Recipe:
@@ -51,11 +53,11 @@ class Recipe:
             ServiceError: The factors are not finite and above 0, or not one for each group.
         """
         factors = answer.recipe_factors
-        columns = [list(getattr(factors, field)) for field in _FIELDS]
+        columns = [list(getattr(factors, name)) for name in _FIELDS]
         rms, rules = list(factors.initial_rms), list(factors.has_rule)
         unusable = [
-            field
-            for field, column in zip(_FIELDS, columns, strict=True)
+            name
+            for name, column in zip(_FIELDS, columns, strict=True)
             if len(column) != groups or not all(0 < value < math.inf for value in column)
         ]
         if len(rms) != groups or not all(map(math.isfinite, rms)):
@@ -75,6 +77,7 @@ class Recipe:
             tuple(value if value >= 0 else None for value in rms),
             tuple(rules),
             tuple(factors.conditions),
+            tuple(w.message for w in answer.warnings if w.kind == pb.WARNING_KIND_RECIPE),
         )
 
     def numbers(self) -> list[float]:
@@ -138,7 +141,8 @@ def ask_for_recipe(advisor: Advisor, opening: pb.RunOpening, ranks: Ranks) -> Re
     if not name:
         return None
     numbers = ranks.from_speaker(recipe.numbers() if recipe else [1.0] * (_ROW * groups))
-    return Recipe.of_numbers(name, numbers, conditions)
+    received = Recipe.of_numbers(name, numbers, conditions)
+    return replace(received, warnings=() if recipe is None else recipe.warnings)
 
 
 def _answered(advisor: Advisor, opening: pb.RunOpening, groups: int) -> Recipe | None:
