@@ -5,6 +5,7 @@ BIN := $(VENV)/bin
 PROTOS := $(wildcard protos/fslr/advisor/v1/*.proto)
 GENERATED := clients/python
 MEASURED := recipes practice estimator overhead measurements scaling frameworks registry ablations adapters ideas references warm-ups
+RESUMED := practice references warm-ups
 # All test targets: three processes for two cores, at most eight, each with a service and a Redis of its
 # own. A third of their time is waiting.
 WORKERS ?= $(shell cores=$$(nproc); echo $$(( cores < 6 ? (cores * 3 + 1) / 2 : 8 )))
@@ -100,12 +101,19 @@ results: $(VENV)/installed ## Write pages and pictures from benchmarks/results; 
 
 # Hours on 2 quiet cores: others 5, short 7, long-width 7, long-depth 8, long-mixed 7, long-experts 3,
 # larger 4. Those of transfer are estimates from shorter trainings. Each part goes on where it was
-# interrupted; remove out/transfer to train everything again.
+# interrupted, and `others` leaves out the files that this commit has made, if nothing is changed
+# since. Remove out/transfer and out/practice to train everything again.
 TRANSFER = $(BIN)/python -m benchmarks transfer --again --resume out/transfer
 results-measure: $(VENV)/installed ## Measure benchmarks/results again, in parts that fit a night: PART=others, short, long-width, long-depth, long-mixed, long-experts or larger
 ifeq ($(PART),others)
+	commit=$$($(BIN)/python -c 'import benchmarks.provenance as p; print(p.measuring_commit())'); \
 	for each in $(MEASURED); do \
-		$(BIN)/python -m benchmarks $$each --out benchmarks/results/$$each.json || exit 1; \
+		file=benchmarks/results/$$each.json; \
+		if [ "$${commit%-dirty}" = "$$commit" ] && grep -qs "^  \"commit\": \"$$commit\"" $$file; then \
+			echo "$$file is of this commit"; continue; \
+		fi; \
+		case ' $(RESUMED) ' in *" $$each "*) resume='--resume out/practice' ;; *) resume= ;; esac; \
+		$(BIN)/python -m benchmarks $$each $$resume --out $$file || exit 1; \
 	done
 	$(BIN)/python -m benchmarks demo
 	cp out/demo/result.json benchmarks/results/demo.json
