@@ -3,14 +3,16 @@
 The reference has multipliers on its outputs and its residual branches, and an optimizer with a
 group for each tensor, both as papers write them. The other training has neither: ``attach`` scales
 its initial weights, and the steps of an ordinary optimizer. Both run in float64, so they differ by
-rounding only.
+rounding only, in each step.
 """
 
 from __future__ import annotations
 
-import copy
+from collections import defaultdict
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
+from math import sqrt
+from statistics import fmean
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fslr import RunInfo
 from fslr.torch import ModelGroups, attach
 from tests.recipe_advisor import RecipeAdvisor
 
@@ -98,6 +101,7 @@ class Factors:
     epsilon: float = 1.0
     decay: float = 1.0
     init: float = 1.0
+    one_minus_beta: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -108,11 +112,13 @@ class Form:
         branch: Factor on the output of residual branches.
         output: Factor on the logits.
         of: The factors of a tensor by its kind: embedding, hidden, readout, vector or norm.
+        ratios: How much larger the run is than its base in what layouts do not show.
     """
 
     branch: float
     output: float
     of: Mapping[str, Factors]
+    ratios: Mapping[str, float] = field(default_factory=dict)
 
 
 def kind_of(name: str) -> str:
@@ -146,7 +152,7 @@ def mup_sgd(width: float, depth: float) -> Form:
 
 
 def depth_mup_adam(width: float, depth: float) -> Form:
-    """Tensor Programs VI, table 1: branches and learning rates by the root of the depth."""
+    """CompleteP's table with alpha = 1 / 2, which states the rule of Tensor Programs VI."""
     rate = depth**-0.5
     return Form(
         depth**-0.5,
@@ -176,14 +182,52 @@ def completep(width: float, depth: float) -> Form:
     )
 
 
-def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int = 20) -> None:
+def completed_p(width: float, depth: float) -> Form:
+    """Complete(d)P, arXiv 2512.22382, table 1, with alpha = 1; a larger batch and more tokens."""
+    batch, tokens = 2.0, 6.0
+    time = sqrt(batch / tokens)
+    kinds = {
+        "embedding": Factors(epsilon=1 / width),
+        "vector": Factors(epsilon=1 / (width * depth)),
+        "hidden": Factors(1 / width, 1 / (width * depth), decay=width, init=width**-0.5),
+        "norm": Factors(),
+        "readout": Factors(1 / width, decay=width, init=1 / width),
+    }
+    timed = {
+        kind: Factors(
+            of.learning_rate * time, of.epsilon / time, of.decay * time, of.init, batch / tokens
+        )
+        for kind, of in kinds.items()
+    }
+    return Form(1 / depth, 1.0, timed, {"batch": batch, "tokens": tokens})
+
+
+def train(
+    model: nn.Module, optimizer: torch.optim.Optimizer, steps: int = 20
+) -> list[list[Tensor]]:
+    """Train a model and return its parameters before the first step and after each."""
     generator = torch.Generator().manual_seed(0)
+    path = [[p.detach().clone() for p in model.parameters()]]
     for _ in range(steps):
         tokens = torch.randint(VOCABULARY, (8, LENGTH + 1), generator=generator)
         optimizer.zero_grad()
         logits = model(tokens[:, :-1])
         functional.cross_entropy(logits.flatten(0, 1), tokens[:, 1:].flatten()).backward()
         optimizer.step()
+        path.append([p.detach().clone() for p in model.parameters()])
+    return path
+
+
+def rms_by_role(model: nn.Module) -> dict[str, float]:
+    """Return the RMS of tensors by name without the number of a block, over all blocks."""
+    squares: defaultdict[str, list[float]] = defaultdict(list)
+    for name, parameter in model.named_parameters():
+        squares[role_of(name)].append(parameter.detach().square().mean().item())
+    return {role: sqrt(fmean(each)) for role, each in squares.items()}
+
+
+def role_of(name: str) -> str:
+    return ".".join("*" if part.isdigit() else part for part in name.split("."))
 
 
 OPTIMIZERS: dict[str, tuple[Any, dict[str, Any]]] = {
@@ -209,6 +253,7 @@ OPTIMIZERS: dict[str, tuple[Any, dict[str, Any]]] = {
         ("depth-mup", depth_mup_sgd, "SGD with momentum", 2, 2),
         ("completep", completep, "AdamW", 1, 4),
         ("completep", completep, "AdamW", 4, 2),
+        ("completed-p", completed_p, "AdamW", 2, 3),
     ],
 )
 def test_trajectories_equal_those_of_a_model_with_the_factors_in_its_code(
@@ -222,11 +267,15 @@ def test_trajectories_equal_those_of_a_model_with_the_factors_in_its_code(
 
     plain = Transformer(int(width * BASE_WIDTH), depth * BASE_DEPTH)
     plain_optimizer = kind(plain.parameters(), lr=LEARNING_RATE, **options)
-    attachment = attach(
-        plain, plain_optimizer, profile="x", advisor=advisor, recipe=recipe, initialize=True
-    )
-
     written = form(width, depth)
+    attachment = attach(
+        *(plain, plain_optimizer),
+        profile="x",
+        advisor=advisor,
+        recipe=recipe,
+        initialize=True,
+        run=RunInfo(ratios=written.ratios),
+    )
     coded = Transformer(int(width * BASE_WIDTH), depth * BASE_DEPTH, written.branch, written.output)
     in_code = {
         name: written.output
@@ -236,31 +285,35 @@ def test_trajectories_equal_those_of_a_model_with_the_factors_in_its_code(
         else 1.0
         for name, _ in coded.named_parameters()
     }
-    groups = []
-    base_rms = {
-        name: p.detach().square().mean().sqrt().item() for name, p in base.named_parameters()
-    }
+    factors = {name: written.of.get(kind_of(name), Factors()) for name in in_code}
+    base_rms, plain_rms = rms_by_role(base), rms_by_role(plain)
+    for name, multiplier in in_code.items():
+        wanted = base_rms[role_of(name)] * factors[name].init * multiplier
+        assert plain_rms[role_of(name)] == pytest.approx(wanted, rel=1e-6), name
     with torch.no_grad():
         for (name, ours), theirs in zip(coded.named_parameters(), plain.parameters(), strict=True):
             ours.copy_(theirs / in_code[name])
-            factors = written.of.get(kind_of(name), Factors())
-            if "blocks" not in name:
-                rms = ours.square().mean().sqrt().item()
-                assert rms == pytest.approx(base_rms[name] * factors.init, rel=1e-6), name
-            group: dict[str, Any] = {"params": [ours], "lr": LEARNING_RATE * factors.learning_rate}
-            if "eps" in options:
-                group["eps"] = EPSILON * factors.epsilon
-            if "weight_decay" in options:
-                group["weight_decay"] = DECAY * factors.decay
-            groups.append(group)
-    coded_optimizer = kind(groups, **{**options, "lr": LEARNING_RATE})
-    start = copy.deepcopy(plain)
-    train(plain, plain_optimizer)
-    train(coded, coded_optimizer)
+    coded_optimizer = kind([
+        {"params": [parameter], **settings_of(options, factors[name])}
+        for name, parameter in coded.named_parameters()
+    ])
+    path = train(plain, plain_optimizer)
+    coded_path = train(coded, coded_optimizer)
     attachment.close()
-    for (name, ours), theirs, before in zip(
-        plain.named_parameters(), coded.parameters(), start.parameters(), strict=True
-    ):
-        moved = (ours - before).abs().max()
+    for i, (name, multiplier) in enumerate(in_code.items()):
+        for ours, theirs in zip(path[1:], coded_path[1:], strict=True):
+            moved = (ours[i] - path[0][i]).abs().max()
+            assert (ours[i] - theirs[i] * multiplier).abs().max() < 1e-10 * moved, name
         assert moved > 1e-6, name
-        assert ((ours - theirs * in_code[name]).abs().max() / moved).item() < 1e-10, name
+
+
+def settings_of(options: Mapping[str, Any], factors: Factors) -> dict[str, Any]:
+    """Return the settings of a tensor's optimizer, as a paper writes them."""
+    found = {**options, "lr": LEARNING_RATE * factors.learning_rate}
+    if "eps" in options:
+        found["eps"] = EPSILON * factors.epsilon
+        betas = options.get("betas", (0.9, 0.999))
+        found["betas"] = tuple(1 - (1 - beta) * factors.one_minus_beta for beta in betas)
+    if "weight_decay" in options:
+        found["weight_decay"] = DECAY * factors.decay
+    return found
