@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from advisor.policy import DepthRule, Group, GroupKind, Layout, map_layout
 from advisor.recipes import Field, Ratio, Recipe, RecipeFactors, apply_recipe
 
@@ -65,6 +67,50 @@ def transformer(
         ),
     ]  # fmt: skip
     return Layout.of(groups, initial_rms=[rms] * len(groups))
+
+
+def mixture(
+    width: int, depth: int, *, channels: int = 3, optimizer_of_matrices: str = ""
+) -> Layout:
+    """Return the layout of a model of images with the kinds that a transformer of text lacks.
+
+    Args:
+        width: Channels of the residual stream.
+        depth: Number of blocks: two convolutions, a router and two experts.
+        channels: Channels of an image.
+        optimizer_of_matrices: The optimizer of the matrices of blocks, if it is not the run's.
+    """
+
+    def layer(name: str, kind: GroupKind, *shape: int, output: bool | None = None) -> Group:
+        fan_out, fan_in, *kernel = shape
+        size = math.prod(kernel)
+        is_matrix = kind in {GroupKind.CONVOLUTION, GroupKind.EXPERT}
+        return Group(
+            name,
+            shape=shape,
+            fan_in=fan_in * size,
+            fan_out=fan_out * size,
+            kind=kind,
+            residual_output=output,
+            optimizer=optimizer_of_matrices if is_matrix else "",
+        )
+
+    groups = [layer("stem.weight", GroupKind.INPUT, width, channels, 4, 4)]
+    for i in range(depth):
+        block = f"blocks.{i}"
+        convolution, expert = GroupKind.CONVOLUTION, GroupKind.EXPERT
+        groups += [
+            layer(f"{block}.conv1.weight", convolution, 2 * width, width, 3, 3),
+            layer(f"{block}.conv2.weight", convolution, width, 2 * width, 3, 3, output=True),
+            layer(f"{block}.moe.router.weight", GroupKind.ROUTER, 2, width),
+        ]
+        for expert_name in (f"{block}.moe.experts.{j}" for j in range(2)):
+            groups += [
+                layer(f"{expert_name}.w1.weight", expert, 4 * width, width),
+                layer(f"{expert_name}.w2.weight", expert, width, 4 * width),
+            ]
+    groups.append(layer("head.weight", GroupKind.READOUT, _VOCABULARY, width))
+    return Layout.of(groups, initial_rms=[0.5] * len(groups))
 
 
 def applied(

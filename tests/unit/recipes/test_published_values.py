@@ -16,11 +16,12 @@ import pytest
 from advisor.policy.optimizer_families import optimizer_family
 from advisor.recipes import Field, Ratio, shipped_recipe, shipped_recipe_names
 from advisor.recipes.multipliers import POWERS_OF_MULTIPLIER
-from tests.unit.recipes.layouts import applied, factors_of, transformer
+from tests.unit.recipes.layouts import applied, factors_of, mixture, transformer
 
 N, L, B, D = 4.0, 3.0, 2.0, 5.0  # growth of width, depth, batch and tokens
 BASE = transformer(64, 2)
 RUN = transformer(256, 6)
+MIXTURE_BASE, MIXTURE = mixture(32, 2), mixture(128, 6)
 PARTS = {
     "embedding": "tokens.weight",
     "norm": "blocks.1.norm.weight",
@@ -34,8 +35,25 @@ PARTS = {
     "final norm": "norm.weight",
     "readout": "head.weight",
 }
-BRANCH_OUTPUTS = {"branch output", "branch output bias", "down"}
-MATRICES = {"hidden", "branch output", "up", "down"}
+PARTS_OF_MIXTURE = {
+    "input": "stem.weight",
+    "convolution": "blocks.1.conv1.weight",
+    "convolution output": "blocks.2.conv2.weight",
+    "router": "blocks.3.moe.router.weight",
+    "expert up": "blocks.4.moe.experts.1.w1.weight",
+    "expert down": "blocks.5.moe.experts.0.w2.weight",
+}
+MODELS = ((RUN, BASE, PARTS), (MIXTURE, MIXTURE_BASE, PARTS_OF_MIXTURE))
+BRANCH_OUTPUTS = {
+    *("branch output", "branch output bias", "down"),
+    *("convolution output", "expert down"),
+}
+# In the sources, what convolutions and experts are follows from which of their dimensions grow.
+MATRICES = {
+    *("hidden", "branch output", "up", "down"),
+    *("convolution", "convolution output", "expert up", "expert down"),
+}
+READOUTS = {"readout", "router"}
 BLOCK_VECTORS = {"norm", "hidden bias", "query norm", "branch output bias"}
 
 
@@ -73,8 +91,10 @@ def mup_package(part: str, optimizer: str) -> Published:
 
     They count the dimensions that differ from the base: with two, a tensor is like a matrix.
     """
-    group = next(group for group in RUN.groups if group.name == PARTS[part])
-    base = next(base.shape for base in BASE.groups if base.role == group.role)
+    name = (PARTS | PARTS_OF_MIXTURE)[part]
+    group = next(g for run in (RUN, MIXTURE) for g in run.groups if g.name == name)
+    bases = (*BASE.groups, *MIXTURE_BASE.groups)
+    base = next(base.shape for base in bases if base.role == group.role)
     grown = [a / b for a, b in zip(group.shape, base, strict=True) if a != b]
     if len(grown) == 2:  # like a matrix: PyTorch's shapes are (fan_out, fan_in)
         fan_out, fan_in = grown
@@ -85,14 +105,17 @@ def mup_package(part: str, optimizer: str) -> Published:
     width = grown[0] if grown else 1.0
     lr, decay = (width, 1 / width) if optimizer == "SGD" else (1.0, 1.0)
     # The readout starts with a variance of 1 / fan_in, times its growth, times the multiplier.
-    multiplier = 1 / width if part == "readout" else 1.0
+    multiplier = 1 / width if part in READOUTS else 1.0
     return Published(lr=lr, decay=decay, multiplier=multiplier)
 
 
 def depth_mup(part: str, optimizer: str) -> Published:
-    """2310.02244, table 1: branches by 1 / sqrt(L), Adam's learning rates by 1 / sqrt(L)."""
+    """2310.02244, as stated in 2505.01618, table 1 with alpha = 1 / 2.
+
+    Branches are multiplied by 1 / sqrt(L), Adam's learning rates in blocks, too.
+    """
     wide = mup_package(part, optimizer)
-    in_block = part in MATRICES | BLOCK_VECTORS
+    in_block = part in MATRICES | BLOCK_VECTORS | {"router"}
     return Published(
         lr=wide.lr * (L**-0.5 if in_block and optimizer == "AdamW" else 1.0),
         init=wide.init,
@@ -119,6 +142,8 @@ def complete_p(part: str, _optimizer: str, alpha: float = 1.0) -> Published:
         return Published(
             lr=L ** (alpha - 1), multiplier=branch, epsilon=width**-1 * L**-alpha
         )  # fmt: skip
+    if part == "router":  # the source has none; it has muP's rule, and its epsilon is unchanged
+        return Published(lr=N**-1, init=N**-1, decay=N)
     return Published(multiplier=N**-1) if part == "readout" else Published()
 
 
@@ -135,7 +160,14 @@ def completed_p(part: str, _optimizer: str, alpha: float = 1.0) -> Published:
         "embedding": N**-1,
     }
     decay = {"hidden": N, "readout": N}
-    kind = "hidden" if part in MATRICES else "block vector" if part in BLOCK_VECTORS else part
+    kinds = {"input": "embedding", "router": "readout"}  # the source has no router
+    kind = (
+        "hidden"
+        if part in MATRICES
+        else "block vector"
+        if part in BLOCK_VECTORS
+        else kinds.get(part, part)
+    )
     return Published(
         lr=lr.get(kind, 1.0) * time,
         init=sqrt(variance.get(kind, 1.0)),
@@ -153,7 +185,7 @@ def muon(part: str, _optimizer: str) -> Published:
         lr = sqrt(N / N)
         decay, epsilon = (1 / N) / lr, sqrt(N / N) / L
         return Published(lr=lr, init=N**-0.5, multiplier=branch, decay=decay, epsilon=epsilon)
-    if part == "readout":
+    if part in READOUTS:
         return Published(lr=1 / N, init=1 / N, decay=(1 / N) / (1 / N))
     width = 1.0 if part == "query norm" else N
     depth = L if part in BLOCK_VECTORS else 1.0
@@ -170,13 +202,13 @@ def muon_matched_rms(part: str, optimizer: str) -> Published:
 
 
 def square_root(_part: str, _optimizer: str) -> Published:
-    """2205.10287, scaling rule of Adam with kappa written B."""
+    """2205.10287, as stated in the batch column of 2512.22382, with the ratio written B."""
     return Published(lr=sqrt(B), beta=B, epsilon=1 / sqrt(B))
 
 
 def standard(part: str, _optimizer: str) -> Published:
     """2203.03466, table 3, in parentheses."""
-    return Published(init=N**-0.5 if part in {*MATRICES, "readout"} else 1.0)
+    return Published(init=N**-0.5 if part in MATRICES | READOUTS else 1.0)
 
 
 Source = Callable[[str, str], Published]
@@ -202,11 +234,32 @@ def test_each_shipped_recipe_is_compared_with_its_source() -> None:
 def test_factors_are_those_of_the_source(name: str, optimizer: str) -> None:
     recipe = shipped_recipe(name)
     given = {Ratio.BATCH: B, Ratio.TOKENS: D}
-    found = applied(recipe, RUN, BASE, optimizer=optimizer, given=given)
-    assert found.has_rule.all()
-    for part, group in PARTS.items():
-        published = SOURCES[name, optimizer](part, optimizer).without_multiplier(optimizer)
-        assert factors_of(found, RUN, group) == pytest.approx(published), part
+    for run, base, parts in MODELS:
+        found = applied(recipe, run, base, optimizer=optimizer, given=given)
+        assert found.has_rule.all()
+        for part, group in parts.items():
+            published = SOURCES[name, optimizer](part, optimizer).without_multiplier(optimizer)
+            assert factors_of(found, run, group) == pytest.approx(published), part
+
+
+@pytest.mark.parametrize(
+    ("name", "optimizer"),
+    [
+        ("standard", "AdamW"),
+        ("mup-adam", "AdamW"),
+        ("mup-sgd", "SGD"),
+        ("depth-mup", "AdamW"),
+        ("depth-mup", "SGD"),
+    ],
+)
+def test_inputs_start_with_a_variance_of_one_over_their_fan_in(name: str, optimizer: str) -> None:
+    """2203.03466, table 3; with more channels, all other factors stay the same."""
+    recipe, group = shipped_recipe(name), PARTS_OF_MIXTURE["input"]
+    found = applied(recipe, MIXTURE, MIXTURE_BASE, optimizer=optimizer)
+    wider = mixture(128, 6, channels=6)
+    grown = applied(recipe, wider, MIXTURE_BASE, optimizer=optimizer)
+    expected = {**factors_of(found, MIXTURE, group), Field.INITIAL_SCALE: 2**-0.5}
+    assert factors_of(grown, wider, group) == pytest.approx(expected)
 
 
 def test_steps_of_muon_follow_both_fans() -> None:
@@ -222,12 +275,19 @@ def test_steps_of_muon_follow_both_fans() -> None:
     })
 
 
-def test_matrices_that_adam_updates_have_its_rule_in_the_recipe_of_muon() -> None:
+@pytest.mark.parametrize("name", ["muon", "muon-matched-rms"])
+def test_matrices_that_adam_updates_have_its_rule_in_the_recipes_of_muon(name: str) -> None:
     """Authors' train.py: 1 / din for Adam; the product with the decay is 1 / width for all."""
-    run = transformer(256, 6, optimizer_of_matrices="AdamW")
-    found = applied(shipped_recipe("muon"), run, BASE, optimizer="Muon")
-    assert factors_of(found, run, PARTS["hidden"]) == pytest.approx({
-        Field.LEARNING_RATE: 1 / N,
-        Field.EPSILON: 1 / N / L,
-        Field.INITIAL_SCALE: N**-0.5,
-    })
+    transformer_run = transformer(256, 6, optimizer_of_matrices="AdamW")
+    mixture_run = mixture(128, 6, optimizer_of_matrices="AdamW")
+    for run, (_, base, parts) in zip((transformer_run, mixture_run), MODELS, strict=True):
+        found = applied(shipped_recipe(name), run, base, optimizer="Muon")
+        for part in MATRICES & parts.keys():
+            published = Published(
+                lr=1 / N,
+                init=N**-0.5,
+                multiplier=1 / L if part in BRANCH_OUTPUTS else 1.0,
+                decay=(1 / N) / (1 / N),
+                epsilon=1 / N / L,
+            ).without_multiplier("AdamW")
+            assert factors_of(found, run, parts[part]) == pytest.approx(published), part
