@@ -93,6 +93,30 @@ def test_an_opening_alone_is_answered_and_measurements_follow_on_the_same_stream
     assert priors == pytest.approx([0.0, *[by_width * by_batch] * 3])
 
 
+def test_a_noisy_measurement_leaves_multipliers_nearer_to_the_recipe(
+    client: AdvisorClient, project: str
+) -> None:
+    client.register_profile("gpt", base_content(), project=project)
+
+    def corrected(error: float) -> list[float]:
+        session = client.open_run(opened(project, "mup-adam"))
+        measured = pb.Measurement(
+            step=0, unit_rates=[1.0, 2.0, 3.0, 4.0], relative_errors=[error] * 4
+        )
+        answer = session.recommend(measured)
+        session.close()
+        assert list(answer.priors) == [1.0, *[WIDTH / WIDER] * 3]
+        return [
+            abs(math.log(multiplier / prior))
+            for multiplier, prior in zip(answer.multipliers, answer.priors, strict=True)
+        ]
+
+    exact, noisy = corrected(0.02), corrected(0.5)
+    assert exact[0] == noisy[0] == 0  # where the recipe is what is measured
+    for near, far in zip(noisy[1:], exact[1:], strict=True):
+        assert near < 0.9 * far
+
+
 def test_an_answer_without_a_measurement_is_the_same_in_process(
     client: AdvisorClient, project: str
 ) -> None:
