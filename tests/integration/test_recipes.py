@@ -98,23 +98,27 @@ def test_a_noisy_measurement_leaves_multipliers_nearer_to_the_recipe(
 ) -> None:
     client.register_profile("gpt", base_content(), project=project)
 
+    # Averaging and rounding would hide how far a move goes.
+    policy = policy_pb2.Policy(averaging_window=0, multiplier_values_per_octave=0)
+
     def corrected(error: float) -> list[float]:
-        session = client.open_run(opened(project, "mup-adam"))
-        measured = pb.Measurement(
-            step=0, unit_rates=[1.0, 2.0, 3.0, 4.0], relative_errors=[error] * 4
-        )
+        opening = opened(project, "mup-adam")
+        opening.policy.CopyFrom(policy)
+        session = client.open_run(opening)
+        rates = [1.0, *(rate / (1.4 * WIDTH / WIDER) for rate in (2.0, 3.0, 4.0))]
+        measured = pb.Measurement(step=0, unit_rates=rates, relative_errors=[error] * 4)
         answer = session.recommend(measured)
         session.close()
         assert list(answer.priors) == [1.0, *[WIDTH / WIDER] * 3]
-        return [
-            abs(math.log(multiplier / prior))
-            for multiplier, prior in zip(answer.multipliers, answer.priors, strict=True)
-        ]
+        pairs = zip(answer.multipliers, answer.priors, strict=True)
+        return [multiplier / prior for multiplier, prior in pairs]
 
     exact, noisy = corrected(0.02), corrected(0.5)
-    assert exact[0] == noisy[0] == 0  # where the recipe is what is measured
-    for near, far in zip(noisy[1:], exact[1:], strict=True):
-        assert near < 0.9 * far
+    assert exact == pytest.approx([1.0, *[1.4] * 3], rel=0.01)
+    # Wiener's filter for a move of log(1.4) in noise of 0.5
+    expected = 1.4 ** (1 / (1 + (0.5 / math.log(1.4)) ** 2))
+    assert noisy == pytest.approx([1.0, *[expected] * 3])
+    assert 1 < expected < 1.12
 
 
 def test_an_answer_without_a_measurement_is_the_same_in_process(
