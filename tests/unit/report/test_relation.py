@@ -180,16 +180,17 @@ def test_intervals_of_shares_hold_for_all_of_them_together(kind: str) -> None:
 
 def test_among_five_independent_shares_hardly_one_is_called_related() -> None:
     """Neither by its changes nor by its levels, which would say that both only follow time."""
-    runs, points = 100, 200
+    runs, points = 300, 200
+    most = 0.05 + 2 * math.sqrt(0.05 * 0.95 / runs)  # 5%, and two standard errors
     random = np.random.default_rng(points)
     shares = random.standard_normal((5, runs, points))
     metric = np.broadcast_to(random.standard_normal((runs, points)), shares.shape)
     moved = of_changes(shares, metric, tests=5)
-    assert found(moved).any(0).mean() <= 0.05
+    related = found(moved).any(0)
     levels = lagged_correlations(shares, metric, MAX_LAG, tests=5, resamples=1)
     there = np.take_along_axis(levels.values, moved.best[..., None], axis=-1)
     look_related = np.abs(fisher(there)) > levels.z_of_independent_points
-    assert look_related.any((0, -1)).mean() <= 0.05
+    assert (related | look_related.any((0, -1))).mean() <= most
 
 
 def test_denser_series_are_averaged_between_the_points_of_the_other() -> None:
