@@ -26,6 +26,7 @@ from advisor.report.sentences import (
     learning_rates_text,
     outcome_text,
     recommended_text,
+    reference_percent_text,
     total_change_text,
 )
 from advisor.report.texts import Texts
@@ -37,7 +38,7 @@ _WIDE_TREND = 40
 MAX_ROLES, _MIN_ROLES = 16, 2
 MAX_LIVE_MEASUREMENTS = 4
 _COLUMNS = 80
-_FIXED_LINES = 19  # of a compact view: everything but notes, roles and measurements
+_FIXED_LINES = 20  # of a compact view: everything but notes, roles and measurements
 
 
 def run_view(
@@ -123,8 +124,8 @@ def figure_lines(figures: RunFigures, *, is_compact: bool = False) -> list[list[
 
     Args:
         figures: The figures of the run.
-        is_compact: Whether the range of learning rates, and what advice would have cost, are left
-            out.
+        is_compact: Whether learning rates, references of small contributions, and what advice would
+            have cost, are left out.
     """
     points = figures.points
     contributions = figures.role_contributions()
@@ -137,7 +138,7 @@ def figure_lines(figures: RunFigures, *, is_compact: bool = False) -> list[list[
         ],
         [
             _figure("contributions", contributions_text(contributions, recent, _TEXTS)),
-            *_shares_bar(contributions),
+            *_shares_bar(contributions, is_compact=is_compact),
         ],
         [
             _figure(title, recommended_text(figures, _TEXTS)),
@@ -172,13 +173,17 @@ def _trend(name: str, values: Sequence[float | None]) -> list[RenderableType]:
     return [Text(f"{sparkline(values, _WIDE_TREND)}  {name}, {ends}", style="cyan")]
 
 
-def _shares_bar(rows: Sequence[ContributionRow]) -> list[RenderableType]:
-    """Return the largest contributions in one line."""
+def _shares_bar(rows: Sequence[ContributionRow], *, is_compact: bool) -> list[RenderableType]:
+    """Return the largest contributions, each beside its reference unless space is short."""
     largest = sorted((row for row in rows if row.part), key=lambda row: -abs(row.share))[:3]
     if len(rows) < 2:
         return []
-    words = ", ".join(f"{without_controls(row.part)} {row.percent}%" for row in largest)
-    return [Text(words, style="cyan")]
+    words = []
+    for row in largest:
+        reference = "" if is_compact else reference_percent_text(row, _TEXTS)
+        beside = f" ({reference})" if reference else ""
+        words.append(f"{without_controls(row.part)} {row.percent}%{beside}")
+    return [Text(", ".join(words), style="cyan")]
 
 
 def roles_table(figures: RunFigures, most: int) -> Table:

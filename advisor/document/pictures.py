@@ -21,7 +21,7 @@ from advisor.document.charts import (
     range_charts,
     stacked_chart,
 )
-from advisor.report.contributions import ContributionRow, contributions
+from advisor.report.contributions import ContributionRow, contributions, role_shares_of
 from advisor.report.downsampling import kept_points
 from advisor.report.points import Point
 from advisor.report.recommendations import RecommendedRoleRow
@@ -106,8 +106,7 @@ def _single(
 
 def shown_roles(figures: RunFigures) -> list[ContributionRow]:
     """Return the roles that have a color of their own, and the rest."""
-    shares = [point.role_shares for point in figures.points]
-    return contributions(figures.reader.roles, shares, most=_MAX_ROLES)
+    return contributions(figures.reader.roles, *role_shares_of(figures.points), most=_MAX_ROLES)
 
 
 def role_colors(rows: Sequence[ContributionRow]) -> list[str]:

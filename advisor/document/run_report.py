@@ -25,9 +25,11 @@ from advisor.report.sentences import (
     decay_text,
     joined,
     learning_rates_text,
+    multipliers_beside_text,
     outcome_text,
     reason,
     recommended_text,
+    reference_percent_text,
     total_change_text,
 )
 from advisor.report.texts import Texts
@@ -209,28 +211,31 @@ def _cards(
         first = absent if total is None else format_number(total), ""
     named = [row for row in roles if row.part]
     largest = max(named, key=lambda row: row.share, default=None)
-    second = (
-        (absent, "")
-        if largest is None
-        else (f"{largest.percent}%", texts("document.largest_contribution", part=largest.part))
-    )
+    second = absent, ""
+    if largest is not None:
+        found = [
+            texts("document.largest_contribution", part=largest.part),
+            reference_percent_text(largest, texts),
+        ]
+        second = f"{largest.percent}%", comma(texts).join(filter(None, found))
     third = _range(newest.min_multiplier, newest.max_multiplier, texts)
     title = "would_have_been" if figures.observes_only else "recommended"
     return [
         (texts("total_change"), *first),
         (texts("contributions"), *second),
-        (texts(title), third, texts("document.multipliers")),
+        (texts(title), third, multipliers_beside_text(figures, texts)),
     ]
 
 
-def _legend(figures: RunFigures, texts: Texts) -> list[tuple[Markup, str, str]]:
-    """Return the color, the name and the mean share of each part of the picture of shares."""
+def _legend(figures: RunFigures, texts: Texts) -> list[tuple[Markup, str, str, str]]:
+    """Return the color, name, mean share and reference of each part of the picture of shares."""
     rows = pictures.shown_roles(figures)
     return [
         (
             svg.swatch(color),
             row.part or texts("document.rest", count=row.groups),
             f"{row.percent}%",
+            reference_percent_text(row, texts),
         )
         for row, color in zip(rows, pictures.role_colors(rows), strict=True)
     ]

@@ -24,22 +24,31 @@ class ContributionRow:
         groups: Number of its groups.
         share: Mean of its shares in the squared total rate, a signed ratio; the sum is 1.
         percent: The share in whole percent, rounded so that the sum is 100.
+        reference_percent: The share in whole percent if each group had the rate of its reference;
+            None: not known.
     """
 
     part: str
     groups: int
     share: float
     percent: int
+    reference_percent: int | None = None
 
 
 def contributions(
-    parts: Parts, shares: Sequence[Floats | None], *, most: int = 12
+    parts: Parts,
+    shares: Sequence[Floats | None],
+    references: Sequence[Floats | None] = (),
+    *,
+    most: int = 12,
 ) -> list[ContributionRow]:
     """Return the largest contributions, and the rest in one row.
 
     Args:
         parts: The parts.
         shares: The shares of each part at the last measurements, oldest first; None: not reported.
+        references: The shares at the rates of the references, likewise; NaN: a part without a
+            reference. Default: not known.
         most: Maximum number of rows, at least 2.
 
     Returns:
@@ -60,10 +69,17 @@ def contributions(
         values.append(float(means[rest].sum()))
         names.append("")
         groups.append(sum(counts[i] for i in rest))
-    return [
-        ContributionRow(*row)
-        for row in zip(names, groups, values, whole_percents(values), strict=True)
-    ]
+    percents = whole_percents(values)
+    known_references = [each for each in references if each is not None][-RECENT_POINTS:]
+    reference_percents: list[int | None] = [None] * len(values)
+    if known_references:
+        means = np.mean(known_references, axis=0)
+        at_reference = [float(means[i]) for i in kept]
+        if rest.size:
+            at_reference.append(float(means[rest].sum()))
+        reference_percents = _known_percents(at_reference)
+    rows = zip(names, groups, values, percents, reference_percents, strict=True)
+    return [ContributionRow(*row) for row in rows]
 
 
 def largest_parts(values: Floats, most: int) -> list[int]:
@@ -81,7 +97,18 @@ def largest_parts(values: Floats, most: int) -> list[int]:
 
 def role_contributions(parts: Parts, points: Sequence[Point]) -> list[ContributionRow]:
     """Return the contributions of a run's roles over its last measurements."""
-    return contributions(parts, [point.role_shares for point in points])
+    shares, references = role_shares_of(points)
+    return contributions(parts, shares, references)
+
+
+def role_shares_of(
+    points: Sequence[Point],
+) -> tuple[list[Floats | None], list[Floats | None]]:
+    """Return the shares of the roles at each point, and those at the rates of the references."""
+    return (
+        [point.role_shares for point in points],
+        [point.role_reference_shares for point in points],
+    )
 
 
 def block_contributions(parts: Parts, points: Sequence[Point]) -> list[ContributionRow]:
@@ -104,3 +131,9 @@ def whole_percents(shares: Sequence[float]) -> list[int]:
     for i in by_remainder[:missing]:
         found[i] += 1
     return found
+
+
+def _known_percents(shares: Sequence[float]) -> list[int | None]:
+    """Return shares in whole percent as :func:`whole_percents` does; None for NaN."""
+    percents = iter(whole_percents([share for share in shares if not np.isnan(share)]))
+    return [None if np.isnan(share) else next(percents) for share in shares]

@@ -43,6 +43,9 @@ class Point:
         role_shares: Part of each role in the squared total rate, signed ratios that sum to 1; None:
             not reported.
         block_shares: Part of each block, likewise.
+        role_reference_shares: What ``role_shares`` would be if each group changed the outputs as
+            far as its reference, with the correlations between groups that were measured; NaN: no
+            group of the role has a reference. None: not known.
         role_multipliers: Geometric mean of the recommended multipliers of each role.
         role_learning_rates: Geometric mean of the scheduled learning rates of each role, each times
             its recommended multiplier; None: not reported.
@@ -72,6 +75,7 @@ class Point:
     high_relative_error: float
     role_shares: Floats | None
     block_shares: Floats | None
+    role_reference_shares: Floats | None
     role_multipliers: Floats
     role_learning_rates: Floats | None
     min_multiplier: float
@@ -147,6 +151,7 @@ class PointReader:
             high_relative_error=high_error,
             role_shares=None if shares is None else self.roles.sums(shares),
             block_shares=None if shares is None else self.blocks.sums(shares),
+            role_reference_shares=_reference_shares(arrays, self.roles),
             role_multipliers=self.roles.geometric_means(multipliers),
             role_learning_rates=(
                 None
@@ -232,17 +237,50 @@ def _reference_total_rate(
 ) -> float | None:
     if not measurement.HasField("total_rate"):
         return None
+    measured, references = _squared_rates(arrays)
+    squared = float(measured.sum())
+    if squared == 0:
+        return None
+    found = float(measurement.total_rate * np.sqrt(references.sum() / squared))
+    return found if np.isfinite(found) else None
+
+
+def _reference_shares(arrays: _Arrays, parts: Parts) -> Floats | None:
+    """Return the share of each part if each group had the rate of its reference; None: not known.
+
+    With the correlations between groups that were measured, as in :func:`reference_total_rate`, a
+    share grows as the square of the group's rate. Groups without a reference count as if they were
+    as far from it as all others together.
+    """
+    if arrays.shares is None:
+        return None
+    measured, references = _squared_rates(arrays)
+    matched = measured > 0
+    if not matched.any():
+        return None
+    ratios = np.full(len(measured), references.sum() / measured.sum())
+    np.divide(references, measured, out=ratios, where=matched)
+    shares = arrays.shares * ratios
+    total = float(shares.sum())
+    if not 0 < total < np.inf:
+        return None
+    found = parts.sums(shares / total)
+    found[parts.sums(matched.astype(np.float64)) == 0] = np.nan
+    return found
+
+
+def _squared_rates(arrays: _Arrays) -> tuple[Floats, Floats]:
+    """Return the squared rates of the groups, measured and of their references.
+
+    Both have the scheduled learning rates; they are 0 for a group that lacks one of the two.
+    """
     ones = np.ones(len(arrays.unit_rates))
     scheduled = ones if arrays.learning_rates is None else arrays.learning_rates
     in_force = ones if arrays.in_force is None else arrays.in_force
     measured = arrays.unit_rates * scheduled * in_force
     matched = (measured > 0) & (arrays.references > 0)
-    squared = float(np.sum(measured[matched] ** 2))
-    if squared == 0:
-        return None
-    ratio = np.sum((arrays.references[matched] * scheduled[matched]) ** 2) / squared
-    found = float(measurement.total_rate * np.sqrt(ratio))
-    return found if np.isfinite(found) else None
+    references = arrays.references * scheduled
+    return np.where(matched, measured, 0.0) ** 2, np.where(matched, references, 0.0) ** 2
 
 
 class _ReferenceSpread:

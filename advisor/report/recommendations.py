@@ -199,6 +199,19 @@ def effective_range(event: run_service_pb2.RunEvent) -> tuple[float, float] | No
     return float(effective.min()), float(effective.max())
 
 
+def scheduled_range(event: run_service_pb2.RunEvent) -> tuple[float, float] | None:
+    """Return the smallest and the largest scheduled learning rate of a measurement.
+
+    Args:
+        event: The measurement.
+
+    Returns:
+        Scheduled learning rates; None: not reported.
+    """
+    scheduled = _in_decimal(np.array(event.measurement.learning_rates, np.float32))
+    return None if scheduled is None else (float(scheduled.min()), float(scheduled.max()))
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Arrays:
     """What an answer says of each group, as arrays.

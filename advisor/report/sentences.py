@@ -7,7 +7,11 @@ import math
 from advisor.policy import Limit
 from advisor.report.contributions import ContributionRow
 from advisor.report.points import Point
-from advisor.report.recommendations import RecommendedGroupRow, effective_range
+from advisor.report.recommendations import (
+    RecommendedGroupRow,
+    effective_range,
+    scheduled_range,
+)
 from advisor.report.run_changes import Change, ChangeKind
 from advisor.report.run_figures import MeasuringCost, RunFigures
 from advisor.report.texts import Texts
@@ -134,7 +138,7 @@ def total_change_text(points: list[Point], texts: Texts) -> str:
 
 
 def contributions_text(rows: list[ContributionRow], measurements: int, texts: Texts) -> str:
-    """Return the largest contribution in a sentence.
+    """Return the largest contribution beside that of the reference, in a sentence.
 
     Args:
         rows: The contributions.
@@ -145,9 +149,22 @@ def contributions_text(rows: list[ContributionRow], measurements: int, texts: Te
     if not named:
         return texts("contributions.absent")
     largest = max(named, key=lambda row: row.share)
-    return texts(
-        "contributions.sentence", part=largest.part, percent=largest.percent, count=measurements
-    )
+    given = {"part": largest.part, "percent": largest.percent, "count": measurements}
+    if largest.reference_percent is None:
+        return texts("contributions.no_reference", **given)
+    return texts("contributions.sentence", reference=largest.reference_percent, **given)
+
+
+def reference_percent_text(row: ContributionRow, texts: Texts) -> str:
+    """Return what a contribution would be at the reference, in a few words; empty: not known.
+
+    Args:
+        row: The contribution.
+        texts: The language's texts.
+    """
+    if row.reference_percent is None:
+        return ""
+    return texts("contributions.reference", percent=row.reference_percent)
 
 
 def recommended_text(figures: RunFigures, texts: Texts) -> str:
@@ -171,7 +188,10 @@ def recommended_text(figures: RunFigures, texts: Texts) -> str:
 
 
 def learning_rates_text(figures: RunFigures, texts: Texts) -> str:
-    """Return the range of the newest recommended learning rates in a sentence; empty: not known.
+    """Return the range of the newest recommended learning rates beside the scheduled ones.
+
+    Returns:
+        A sentence; empty: they are not known.
 
     Args:
         figures: The figures of the run.
@@ -181,7 +201,37 @@ def learning_rates_text(figures: RunFigures, texts: Texts) -> str:
     if found is None:
         return ""
     key = "would_have_been.rates" if figures.observes_only else "recommended.rates"
-    return texts(key, low=format_number(found[0], 3), high=format_number(found[1], 3))
+    scheduled = scheduled_text(figures, texts)
+    return texts(
+        key, low=format_number(found[0], 3), high=format_number(found[1], 3), scheduled=scheduled
+    )
+
+
+def multipliers_beside_text(figures: RunFigures, texts: Texts) -> str:
+    """Return what the newest multipliers are factors of, with its value, in a few words.
+
+    Args:
+        figures: The figures of the run.
+        texts: The language's texts.
+    """
+    scheduled = scheduled_text(figures, texts)
+    if not scheduled:
+        return texts("document.multipliers")
+    return texts("recommended.beside", scheduled=scheduled)
+
+
+def scheduled_text(figures: RunFigures, texts: Texts) -> str:
+    """Return the newest scheduled learning rate, or their range; empty: not reported.
+
+    Args:
+        figures: The figures of the run.
+        texts: The language's texts.
+    """
+    found = None if figures.newest is None else scheduled_range(figures.newest)
+    if found is None:
+        return ""
+    low, high = (format_number(rate, 3) for rate in found)
+    return low if low == high else texts("range", low=low, high=high)
 
 
 def cost_text(cost: MeasuringCost, texts: Texts) -> str:

@@ -148,6 +148,7 @@ def _values(feed: RunFeed, texts: Texts) -> dict[str, Any]:
             ],
             texts,
         ),
+        "beside_multipliers": sentences.multipliers_beside_text(figures, texts),
         "recommended": figures.recommended_roles(),
         "cost_text": sentences.cost_text(figures.cost(), texts),
         "changes": figures.changes[-50:],

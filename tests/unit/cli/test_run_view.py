@@ -32,6 +32,7 @@ def test_a_run_is_readable_at_80_columns_with_the_three_figures_on_top() -> None
     assert places == sorted(places)
     assert places[-1] < 15
     assert any(line.startswith("blocks.*.attn.weight  ") for line in lines)
+    assert "blocks.*.mlp.weight 48% (reference 47%)" in text
     assert "▁" in text
     assert "training" in lines[0]
     assert "12 measurements, 0 lost" in lines[1]
@@ -51,7 +52,7 @@ def test_a_run_that_only_observes_says_what_would_have_been() -> None:
     text = "\n".join(printed(run_view(RunFigures.of(*stored_run(observe_only=True)), NOW)))
     assert "observes only: nothing is applied" in text
     assert "Learning rates that would have been recommended" in text
-    assert "Learning rates would have been 0.00841 to 0.00917." in text
+    assert "Learning rates would have been 0.00841 to 0.00917; scheduled: 0.01." in text
     assert text.count("(would be)") == 2
     assert text.count("would be  next") == 1
     assert "this is what advice would have cost" in " ".join(text.split())

@@ -75,6 +75,8 @@ def test_a_report_has_three_pictures_reasons_limits_words_and_a_next_step() -> N
     for expected in (
         *("1. Total output change", "2. Contribution of each layer", "toy", "gpt@3"),
         *("3. Recommended learning rates", "blocks.*.attn.weight", "total rate (output units)"),
+        *("of the reference", "from blocks.*.mlp.weight, reference 43%", "(reference 37%)"),
+        *("times the scheduled learning rate (0.01)", "scheduled: 0.01."),
         *("multiplier (factor)", "Matched: at an equal learning rate", "0.8%"),
         *("What the numbers do not say", "Five words", "Next step, to copy", "night followed"),
     ):

@@ -19,6 +19,7 @@ from advisor.report.sentences import (
     cost_text,
     decay_text,
     learning_rates_text,
+    multipliers_beside_text,
     outcome_text,
     reason,
     recommended_text,
@@ -233,7 +234,7 @@ def test_each_figure_has_a_sentence() -> None:
     roles = figures.role_contributions()
     assert "of the reference 0.0" in total_change_text(figures.points, EN)
     assert contributions_text(roles, 10, EN) == (
-        "blocks.*.mlp.weight contributes most: 44% (newest measurements: 10)."
+        "blocks.*.mlp.weight contributes most: 44%, reference 43% (newest measurements: 10)."
     )
     assert "0 of 10 groups are held" in recommended_text(figures, EN)
     assert cost_text(figures.cost(), EN) == (
@@ -242,6 +243,36 @@ def test_each_figure_has_a_sentence() -> None:
     assert figures.cost() == MeasuringCost(12, 0.25, 0.008, 64)
     observed = RunFigures.of(*stored_run(observe_only=True))
     assert recommended_text(observed, EN).endswith("nothing was applied.")
+
+
+def test_each_contribution_stands_beside_that_of_its_reference() -> None:
+    names = ["embed.weight", "blocks.0.mlp.weight", "blocks.1.mlp.weight", "head.weight"]
+    run, events = stored_run(names, measurements=1, observe_only=True)
+    measured, answer = events[0].measurement, events[0].recommendation
+    measured.shares[:] = [0.4, 0.1, 0.2, 0.3]
+    measured.learning_rates[:] = [0.01, 0.01, 0.01, 0.001]
+    answer.reference_unit_rates[:] = measured.unit_rates
+
+    def percents() -> list[int | None]:
+        rows = RunFigures.of(run, events).role_contributions()
+        return [row.reference_percent for row in rows]
+
+    assert percents() == [40, 30, 30]
+    measured.unit_rates[0] *= 2  # twice as far as its reference: a quarter of the share
+    assert percents() == [14, 43, 43]
+    measured.multipliers[0] = 0.5  # and the advice brings it back
+    assert percents() == [40, 30, 30]
+    answer.reference_unit_rates[3] = 0
+    assert percents() == [40, 30, None]
+    rows = RunFigures.of(run, events).role_contributions()
+    assert contributions_text(rows, 1, EN) == (
+        "embed.weight contributes most: 40%, reference 40% (newest measurements: 1)."
+    )
+    answer.reference_unit_rates[:] = [0.0] * 4
+    assert percents() == [None] * 3
+    assert contributions_text(RunFigures.of(run, events).role_contributions(), 1, EN) == (
+        "embed.weight contributes most: 40% (newest measurements: 1). There is no reference."
+    )
 
 
 def test_a_run_without_events_or_optional_values_has_figures_too() -> None:
@@ -303,10 +334,17 @@ def test_learning_rates_are_the_scheduled_ones_times_the_multipliers() -> None:
     run, events = stored_run()
     events[-1].recommendation.multipliers[:] = [0.5, *([1.0] * 8), 2.0]
     assert learning_rates_text(RunFigures.of(run, events), EN) == (
-        "Learning rates are 0.005 to 0.02."
+        "Learning rates are 0.005 to 0.02; scheduled: 0.01."
     )
     run.opening.observe_only = True
     japanese = learning_rates_text(RunFigures.of(run, events), JA)
-    assert japanese == "学習率は0.005から0.02になったはずです。"
+    assert japanese.startswith("学習率は0.005から0.02になったはずです")
+    assert "0.01" in japanese
+    assert multipliers_beside_text(RunFigures.of(run, events), EN).endswith("learning rate (0.01)")
+    events[-1].measurement.learning_rates[0] = 0.001
+    assert multipliers_beside_text(RunFigures.of(run, events), EN).endswith("(0.001 to 0.01)")
     del events[-1].measurement.learning_rates[:]
     assert learning_rates_text(RunFigures.of(run, events), EN) == ""
+    assert multipliers_beside_text(RunFigures.of(run, events), EN) == (
+        "times the scheduled learning rate"
+    )

@@ -2,23 +2,11 @@
 
 from __future__ import annotations
 
-import html
-from types import SimpleNamespace
-from typing import Any
-
 import pytest
 
 from advisor.report.run_figures import RunFigures
-from advisor.report.texts import Texts
-from advisor.web.rendering import Renderer
-from advisor.web.run_pages import _values
 from tests.stored_runs import recipe_run, stored_run
-
-
-def rendered(figures: RunFigures, language: str) -> str:
-    feed: Any = SimpleNamespace(history=SimpleNamespace(figures=figures), problem="")
-    values = _values(feed, Texts(language))
-    return html.unescape(Renderer().render("_live_parts.html", language, project="nlp", **values))
+from tests.unit.web.live_parts import rendered
 
 
 def test_a_run_without_recipe_shows_nothing_of_it() -> None:
