@@ -14,6 +14,7 @@ from advisor.report.profiles import ProfileRow
 from advisor.report.runs import RunRow
 from advisor.report.words import short_name
 from advisor.web.context import Context, own_project
+from fslr.errors import UnavailableError
 from fslr.resource_names import DEFAULT_PROJECT
 
 _NOW = ("training", "two jobs")
@@ -27,12 +28,19 @@ async def start(context: Context, request: Request) -> Response:
 
 
 async def overview(context: Context, request: Request) -> Response:
-    """Return the overview of a project."""
+    """Return the overview of a project; without Redis, the health of the service only."""
     viewer, caller = await context.signed_in(request)
     project = request.path_params["project"]
+    backend = context.backend
+    service = await backend.status(viewer)
     now = datetime.now(UTC)
-    runs = [RunRow.of(run, now) for run in await context.backend.runs(viewer, project)]
-    profiles = [ProfileRow.of(p) for p in await context.backend.profiles(viewer, project)]
+    runs, profiles, problem = [], [], ""
+    try:
+        runs = [RunRow.of(run, now) for run in await backend.runs(viewer, project)]
+        profiles = [ProfileRow.of(each) for each in await backend.profiles(viewer, project)]
+    except UnavailableError as error:
+        problem = str(error)
+        service = await backend.status(viewer, max_age_s=0)  # fails if it is the service itself
     current = [run for run in runs if run.state in _NOW]
     used = Counter(short_name(run.profile).partition("@")[0] for run in current)
     return context.renderer.page(
@@ -44,5 +52,6 @@ async def overview(context: Context, request: Request) -> Response:
         earlier=[run for run in runs if run.state not in _NOW],
         profiles=profiles,
         used=used,
-        service=await context.backend.status(viewer),
+        problem=problem,
+        service=service,
     )

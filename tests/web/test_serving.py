@@ -85,15 +85,21 @@ def _check_outage(url: str, service: LocalServer, redis: RedisServer) -> None:
             lines = live.iter_lines()
             next(lines)
             redis.kill()
-            unavailable = client.get("/projects/default")
-            assert unavailable.status_code == 503
-            assert "Trainings go on: they keep their last multipliers" in unavailable.text
+            overview = eventually(lambda: _with_words(client, "Runs and profiles cannot be read"))
+            assert "Trainings go on: they keep their last multipliers" in overview
+            assert overview.count("Cannot be read right now.") == overview.count(" data-unread") == 3
+            assert '<span class="dot bad"></span>does not answer: ' in overview
+            assert _BASE not in overview
+            unread = client.get("/projects/default/profiles/nothing")
+            assert unread.status_code == 503
+            assert "Trainings go on: they keep their last multipliers" in unread.text
             # What was read stays: the page of the run shows it, and says what is wrong.
             eventually(lambda: "Nothing new can be read right now" in client.get(_BASE).text)
             assert client.get(curves).json()["measurements"] == 3
             problems = (line for line in lines if line.startswith('data: {"problem":'))
             assert "the store does not answer" in next(problems)
             redis.start()
+            eventually(lambda: _with_words(client, _BASE))
             # Without a measurement, an open page learns that the service answers again.
             assert next(problems) == 'data: {"problem":""}'
             with AdvisorClient(service.address) as trainer:
@@ -103,6 +109,13 @@ def _check_outage(url: str, service: LocalServer, redis: RedisServer) -> None:
                 run.close()
             data = next(line for line in lines if line.startswith('data: {"step":'))
             assert json.loads(data.removeprefix("data: "))["step"] == run.last_step
+
+
+def _with_words(client: httpx.Client, words: str) -> str | None:
+    """Return the overview once it has some words."""
+    page = client.get("/projects/default")
+    assert page.status_code == 200
+    return page.text if words in page.text else None
 
 
 def test_a_taken_port_is_an_error_with_a_remedy() -> None:
