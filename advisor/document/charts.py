@@ -101,7 +101,7 @@ def line_chart(
 def _band(steps: Sequence[int], band: Band, across: Scale, up: Scale) -> list[Markup]:
     lows, highs = (_pieces(steps, values, across, up) for values in (band.low, band.high))
     return [
-        svg.area(high, low, svg.REST, 0.3)
+        svg.area(high, low, svg.REST, 0.4)
         for low, high in zip(lows, highs, strict=True)
         if len(low) > 1
     ]

@@ -29,6 +29,7 @@ from advisor.report.run_figures import RunFigures
 from advisor.report.texts import Texts
 
 _BUCKETS = 300
+_UNIT = 120  # pixels that the unit of an axis takes at most
 _MIN_POINTS = 2  # of a picture over steps
 _MAX_ROLES = len(svg.COLORS)  # the rest, if there is one, takes the place of a role
 
@@ -62,7 +63,7 @@ def loss(figures: RunFigures, texts: Texts) -> Markup:
     """Return the loss; empty if it was not reported twice."""
     values = [point.loss for point in figures.points]
     description = texts("document.loss.description")
-    return _single(figures.points, values, texts("loss"), description, texts)
+    return _single(figures.points, values, texts("page.loss.axis"), description, texts)
 
 
 def metric(name: str, values: Mapping[int, float], texts: Texts) -> Markup:
@@ -81,7 +82,7 @@ def metric(name: str, values: Mapping[int, float], texts: Texts) -> Markup:
     line = Line([known[i] for i in found], svg.COLORS[3])
     axes = Axes(
         texts("step"),
-        svg.shortened(name, WIDTH),
+        texts("metrics.axis", metric=svg.shortened(name, WIDTH - _UNIT)),
         texts("metrics.description", metric=name),
         is_signed=True,
     )

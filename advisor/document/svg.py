@@ -11,11 +11,11 @@ from advisor.document.scales import Scale
 
 INK, MUTED, GRID = "#1a1a1a", "#5a5a5a", "#d9d9d9"
 COLORS = (
-    *("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#8a6d00"),
-    "#7a5195",
+    *("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#6b5200"),
+    "#6a3584",
 )
-"""The palette of Okabe and Ito, which people with color blindness can tell apart, and a violet."""
-REST = "#9a9a9a"
+"""Those of Okabe and Ito, a dark yellow and a violet, which color blindness leaves apart."""
+REST = "#b0b0b0"
 TEXT_SIZE = 11
 _CHARACTER_WIDTH = 6.3  # of a usual sans serif at that size
 

@@ -73,7 +73,7 @@ def run_charts(texts: Texts) -> dict[str, Spec]:
             "is_stacked": True,
             "height": _TALL_PX,
         },
-        "blocks": {"y": {"label": texts("share"), "unit": "%"}},
+        "blocks": {"y": {"label": texts("share.axis"), "unit": "%"}},
         "multipliers": {"y": {"label": texts("multiplier.axis"), "log": True}, "height": _TALL_PX},
         "effective": {
             "y": {"label": texts("page.effective.axis"), "log": True},

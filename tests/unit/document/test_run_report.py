@@ -77,6 +77,7 @@ def test_a_report_has_three_pictures_reasons_limits_words_and_a_next_step() -> N
         *("3. Recommended learning rates", "blocks.*.attn.weight", "total rate (output units)"),
         *("of the reference", "from blocks.*.mlp.weight, reference 43%", "(reference 37%)"),
         *("times the scheduled learning rate (0.01)", "scheduled: 0.01."),
+        *("loss (as reported)", "learning rate (scheduled)", "share of the squared total rate (%)"),
         *("multiplier (factor)", "Matched: at an equal learning rate", "0.8%"),
         *("What the numbers do not say", "Five words", "Next step, to copy", "night followed"),
     ):
@@ -111,6 +112,7 @@ def test_metrics_are_listed_and_the_chosen_one_is_compared(language: str) -> Non
     html = run_report(figures, None, language=language, now=NOW, metrics=metrics)
     found = Page(html)
     assert found.text.count("<b>auc</b>") >= 4
+    assert Texts(language)("metrics.axis", metric="<b>auc</b>") in found.texts
     assert "0.56" in found.texts
     expected = {"en": "Metrics of the run", "ja": "ランの指標"}[language]
     assert expected in found.texts
