@@ -44,8 +44,10 @@ class Run:
         client: The client.
         name: The run's id.
         project: Its project.
+        profile: The profile that it follows.
         names: The groups' names.
-        opening: Further fields of the opening.
+        total_steps: Number of steps that are planned.
+        observe_only: Whether it applies no multipliers.
     """
 
     def __init__(
@@ -54,12 +56,13 @@ class Run:
         name: str,
         *,
         project: str = "default",
+        profile: str = PROFILE,
         names: Sequence[str] = NAMES,
         total_steps: int = 10_000,
         observe_only: bool = False,
     ) -> None:
         opening = opening_message(
-            f"projects/{project}/profiles/{PROFILE}",
+            f"projects/{project}/profiles/{profile}",
             names,
             run=f"projects/{project}/runs/{name}",
             total_steps=total_steps,

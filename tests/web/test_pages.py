@@ -222,6 +222,13 @@ def test_curves_have_the_stored_numbers_and_the_last_id(service: WebService, vie
         *("embed.weight", "blocks.*.attn.weight", "blocks.*.mlp.weight", "head.weight")
     ]
     assert sum(row[-1] for row in charts["blocks"]["values"]) == pytest.approx(100, abs=0.1)
+    _, reference, high, low = (np.array(series) for series in charts["total"]["values"])
+    assert (low < reference).all()
+    assert (reference < high).all()
+    specs = re.findall(r'data-chart="total"[^>]* data-spec="([^"]*)"', viewer.get(_BASE).text)
+    (spec,) = [json.loads(html.unescape(text)) for text in specs]
+    assert spec["bands"] == [[2, 3]]
+    assert [each.get("is_edge", False) for each in spec["series"]] == [False, False, True, True]
 
 
 def test_groups_are_listed_by_role_and_by_layer(viewer: Any) -> None:

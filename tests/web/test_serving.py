@@ -87,7 +87,9 @@ def _check_outage(url: str, service: LocalServer, redis: RedisServer) -> None:
             redis.kill()
             overview = eventually(lambda: _with_words(client, "Runs and profiles cannot be read"))
             assert "Trainings go on: they keep their last multipliers" in overview
-            assert overview.count("Cannot be read right now.") == overview.count(" data-unread") == 3
+            assert (
+                overview.count("Cannot be read right now.") == overview.count(" data-unread") == 3
+            )
             assert '<span class="dot bad"></span>does not answer: ' in overview
             assert _BASE not in overview
             unread = client.get("/projects/default/profiles/nothing")
