@@ -125,6 +125,7 @@ def run_trainings(
     timeout_s: float,
     environment: Mapping[str, str] | None = None,
     kind: str = TRAINING,
+    is_quiet: bool = False,
 ) -> list[str]:
     """Run modules concurrently, and return the output of each.
 
@@ -133,9 +134,11 @@ def run_trainings(
         timeout_s: Time limit for all processes together.
         environment: Environment variables. Default: those of this process.
         kind: What the processes have imported: ``TRAINING`` or ``TRAINERS``.
+        is_quiet: Whether nothing may be written to standard error.
 
     Raises:
-        AssertionError: A process failed. The message has the end of its standard error.
+        AssertionError: A process failed, or is not quiet. The message has the end of its standard
+            error.
     """
     running: list[tuple[ForkedProcess, IO[bytes], IO[bytes]]] = []
     with contextlib.ExitStack() as stack:
@@ -146,7 +149,9 @@ def run_trainings(
             running.append((process, stdout, stderr))
         for process, _, errors in running:
             status = process.wait(timeout_s)
-            assert status == 0, _content(errors)[-2000:]
+            written = _content(errors)[-2000:]
+            assert status == 0, written
+            assert not (is_quiet and written), written
         return [_content(output) for _, output, _ in running]
 
 

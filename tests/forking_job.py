@@ -21,7 +21,7 @@ def main(address: str, profile: str) -> None:
     torch.manual_seed(0)
     torch.set_num_threads(1)
     model = nn.Sequential(nn.Linear(4, 8), nn.Tanh(), nn.Linear(8, 2))
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
     data = TensorDataset(torch.randn(32, 4))
     policy = policy_pb2.Policy(min_interval_steps=1, max_interval_steps=2)
     seen = 0

@@ -125,14 +125,18 @@ def test_a_watch_ends_with_its_run(cli: Cli, client: AdvisorClient, project: str
 
     def measure(step: int) -> None:
         client.recommend_once(
-            opening, pb.Measurement(step=step, unit_rates=[1] * 4, learning_rates=[0.01] * 4)
+            opening,
+            pb.Measurement(step=step, unit_rates=[1] * 4, learning_rates=[0.01] * 4, loss=2.5),
         )
         eventually(lambda: client.get_run("night", project=project).last_step == step)
 
     measure(1)
     (listed,) = cli.json("run", "list")
-    assert listed["learning_rate"] == 0.01
-    assert "training" in cli.run("run", "list").stdout
+    assert (listed["loss"], listed["learning_rate"]) == (2.5, 0.01)
+    first, second, _, row = (line.split() for line in cli.run("run", "list").stdout.splitlines())
+    assert " ".join(first) == "learning times last measured"
+    assert " ".join(second) == "run state step loss rate measured profile (UTC)"
+    assert row[1:6] == ["training", "1", "2.5", "0.01", "1"]
     watched: list[str] = []
     thread = threading.Thread(
         target=lambda: watched.append(cli.run("run", "watch", "night").stdout), daemon=True

@@ -46,12 +46,23 @@ def test_settings_are_listed_with_option_default_and_meaning() -> None:
     assert all(meaning for _, meaning in table.values())
 
 
-def test_every_setting_is_an_option_of_the_command_and_names_its_variable() -> None:
+def test_every_setting_is_an_option_that_states_its_default_and_its_variable() -> None:
     command: Any = get_command(app)
     options = {option.name: option for option in command.commands["serve"].params}
-    for name in Settings.model_fields:
+    for name, field in Settings.model_fields.items():
         assert f"--{name.replace('_', '-')}" in options[name].opts
-        assert f"ADVISOR_{name.upper()}" in options[name].help
+        text, _, variable = options[name].help.rpartition(" ")
+        assert (text[-5:], variable) == ("[env:", f"ADVISOR_{name.upper()}]")
+        default: Any = field.get_default(call_default_factory=True)
+        stated = text.removesuffix(". [env:").rpartition(" Default: ")[2]
+        if isinstance(default, bool):
+            assert stated == ("on" if default else "off"), name
+        elif isinstance(default, int | float):
+            assert float(stated) == default, name
+        elif default is not None:
+            assert stated == str(default), name
+        else:
+            assert "None" not in text, name
 
 
 def test_metrics_have_the_names_that_prometheus_sees() -> None:
