@@ -136,8 +136,10 @@ class StepCycle:
             self._scaler.check(self._run.factors)  # before weights are kept to scale the update
         with attempt(StepPart.MEASUREMENT):
             self._keep_weights()
-        with attempt(StepPart.SCALING):
+        try:
             self._scale()
+        except Exception as error:  # noqa: BLE001 - the training's own step is under way
+            self.step_failed(error)  # it is made with the multipliers of an earlier one
 
     def _decide(self) -> None:
         """Decide whether the step is measured."""

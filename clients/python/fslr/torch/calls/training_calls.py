@@ -174,6 +174,7 @@ class TrainingCalls:
         self._states: dict[object, AutocastState] = {}
         # The arguments of the latest call in compiled code, where nothing else can be done.
         self._compiled: _Arguments | None = None
+        self._failure: Exception | None = None  # of a call that is not kept
         self._model = weakref.ref(model)
         allow_scripting(model)
         # A measurement calls the module inside of wrappers and so runs its pre-hooks again. So the
@@ -183,7 +184,13 @@ class TrainingCalls:
         )
 
     def latest(self) -> list[TrainingCall]:
-        """Return the calls to measure, in their order; the latest is last."""
+        """Return the calls to measure, in their order; the latest is last.
+
+        Raises:
+            Exception: A call could not be kept, so that those that were are not all of the step.
+        """
+        if self._failure is not None:
+            raise self._failure
         if self._compiled is not None:
             self._add(*self._compiled, is_training=True)
             self._compiled = None
@@ -192,6 +199,7 @@ class TrainingCalls:
     def clear(self) -> None:
         """Forget all calls of the step, and release their tensors."""
         self._calls = []
+        self._failure = None
         if not self.was_called:  # else it belongs to the next step
             self._compiled = None
 
@@ -215,9 +223,18 @@ class TrainingCalls:
                 self._compiled = args, kwargs, self._autocasts()
         else:
             self.timer.begin_hooks()
-            self.on_call()
-            self._add(args, kwargs, self._known_autocasts(), is_training=model.training)
-            self.timer.end_hooks()
+            try:
+                self.on_call()
+                self._keep(args, kwargs, is_training=model.training)
+            finally:
+                self.timer.end_hooks()
+
+    def _keep(self, args: tuple[Any, ...], kwargs: dict[str, Any], *, is_training: bool) -> None:
+        """Keep a call that is not compiled; it never raises."""
+        try:
+            self._add(args, kwargs, self._known_autocasts(), is_training=is_training)
+        except Exception as error:  # noqa: BLE001 - the training's own call is under way
+            self._failure = error
 
     def _known_autocasts(self) -> tuple[AutocastState, ...]:
         """Return the same without new objects, where nothing is compiled."""
