@@ -67,7 +67,7 @@ class Copied(Concatenated):
     def groups(self) -> Iterator[dict[str, Any]]:
         yield from map(dict, super().groups())
 
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
         for own, group in zip(self.param_groups, super().groups(), strict=True):
             group["lr"] = own["lr"]
         super().step(closure)

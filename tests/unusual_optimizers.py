@@ -234,7 +234,7 @@ class ReadsItselfLater(Later):
         super().__init__(params)
         self.me = self
 
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
         Simple.step(self if self.steps < 21 else self.me, closure)
 
 

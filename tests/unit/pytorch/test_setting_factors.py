@@ -124,7 +124,7 @@ def test_decay_that_adam_normalizes_and_steps_scaled_by_their_update_take_no_fac
     )
     assert {group["weight_decay"] for group in groups_of_a_step(scaler)} == {DECAY}
     warned: list[Event] = []
-    check = StepCheck([optimizer], scaler, Listeners([warned.append]), lambda: 7, list)
+    check = StepCheck([optimizer], scaler, Listeners([warned.append]), lambda: 7, lambda _: None)
     check.does_not_follow(optimizer, "a reason")
     (event,) = warned
     assert isinstance(event, Warned)

@@ -146,7 +146,7 @@ class FailsLast(HalvesItsRate):
         super().__init__(params, lr)
         self.param_groups[0]["count"] = 0
 
-    def step(self, closure: Any = None) -> None:
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
         for group in self.param_groups:
             group["count"] += 1
         super().step(closure)
