@@ -29,7 +29,7 @@ _OUTCOME_SENTENCES = {
 }
 
 _EXPONENT = re.compile(r"(?<=\de-)(?=\d)")
-_PIECE = re.compile(r"[^./]*[./]+|[^./]+")
+_PIECE = re.compile(r"(?:[^./]|(?<=\d)\.(?=\d))+[./]*|[./]+")  # not inside of 0.05
 _LONG, _PIECE_OF_LONG = 16, re.compile(r"[^_]*_+|[^_]+")
 
 _LIMIT_SENTENCES = {
@@ -142,7 +142,7 @@ def short_name(resource_name: str) -> str:
 def name_pieces(name: str) -> list[str]:
     """Return the pieces of a parameter's name, after each of which a line may end.
 
-    They end at dots and slashes, and in long parts also at underscores.
+    They end at dots and slashes, but not inside of numbers, and in long parts also at underscores.
 
     Args:
         name: The name, such as ``blocks.3.attn_norm.weight``.

@@ -81,7 +81,6 @@ class Renderer:
         self._environment.globals |= {
             "static": static,
             "decay_text": sentences.decay_text,
-            "reference_percent_text": sentences.reference_percent_text,
             "reason": sentences.reason,
             "change_text": sentences.change_text,
             "outcome_text": sentences.outcome_text,

@@ -120,6 +120,7 @@ def test_single_events_are_taken_from_the_start_to_the_end_of_a_run() -> None:
 
 def test_a_name_may_break_after_its_parts_and_nothing_in_it_is_markup() -> None:
     assert _name("blocks.0.attn_norm/w") == "blocks.<wbr>0.<wbr>attn_norm/<wbr>w"
+    assert _name("gpt 1.5/2.w") == "gpt 1.5/<wbr>2.<wbr>w"  # and not inside of a number
     assert _name("query_key_value_projection") == "query_<wbr>key_<wbr>value_<wbr>projection"
     assert "<img" not in _name("<img src=x>.weight")
     assert len(_name("x" * 1_000_000)) < 100

@@ -17,8 +17,8 @@ from tests.unit.web.live_parts import rendered
 @pytest.mark.parametrize(
     ("language", "total", "share", "scheduled"),
     [
-        ("en", "times the reference (", "reference 43%", "scheduled learning rate (0.01)"),
-        ("ja", "基準の", "基準43%", "に対する倍率"),
+        ("en", "times the reference (", "share (reference)", "scheduled learning rate (0.01)"),
+        ("ja", "基準の", "寄与 (基準)", "に対する倍率"),
     ],
 )
 def test_each_of_the_three_figures_stands_beside_its_reference(
@@ -28,7 +28,10 @@ def test_each_of_the_three_figures_stands_beside_its_reference(
     first, second, third = page.split('class="card figure"')[1:4]
     assert total in first
     assert share in second
-    assert len(re.findall(r'class="reference">', second)) == 4
+    shares = re.findall(
+        r'class="value">(\d+)%</span>\s*<small class="reference">\((\d+)%\)', second
+    )
+    assert shares == [("2", "2"), ("36", "37"), ("44", "43"), ("18", "18")]
     assert scheduled in third
 
 
