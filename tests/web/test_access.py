@@ -53,7 +53,7 @@ def test_live_pages_of_one_viewer_are_limited_and_end_with_the_token(
         monkeypatch.setattr(live, "_CHECK_S", 0.0)
         monkeypatch.setattr(run_feed, "_QUIET_S", 0.02)
         monkeypatch.setattr(run_feed, "_BATCH_S", 0.02)
-        monkeypatch.setitem(Backend.status.__kwdefaults__, "max_age_s", 0.0)
+        monkeypatch.setattr(Backend.status, "__kwdefaults__", {"max_age_s": 0.0})
         asyncio.run(asyncio.wait_for(_revoke(service.address, tokens, created), 30))
 
 

@@ -129,7 +129,12 @@ def test_names_with_html_are_text_in_tables_charts_and_what_is_read_aloud(
         run.close()
     page = desk.page
     dialogs: list[str] = []
-    page.on("dialog", lambda dialog: (dialogs.append(dialog.message), dialog.dismiss()))
+
+    def note(dialog: Any) -> None:
+        dialogs.append(dialog.message)
+        dialog.dismiss()
+
+    page.on("dialog", note)
     desk.open("/projects/default/runs/odd")
     heat_map = page.locator('[data-chart="blocks"] canvas')
     heat_map.scroll_into_view_if_needed()

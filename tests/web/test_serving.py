@@ -113,11 +113,11 @@ def _check_outage(url: str, service: LocalServer, redis: RedisServer) -> None:
             assert json.loads(data.removeprefix("data: "))["step"] == run.last_step
 
 
-def _with_words(client: httpx.Client, words: str) -> str | None:
-    """Return the overview once it has some words."""
+def _with_words(client: httpx.Client, words: str) -> str:
+    """Return the overview if it has some words; else nothing."""
     page = client.get("/projects/default")
     assert page.status_code == 200
-    return page.text if words in page.text else None
+    return page.text if words in page.text else ""
 
 
 def test_a_taken_port_is_an_error_with_a_remedy() -> None:
