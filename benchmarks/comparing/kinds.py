@@ -178,6 +178,7 @@ KINDS: Final[tuple[tuple[str, Kind], ...]] = (
     ("wrong_version", Kind(Better.LOWER)),
     ("non_finite", Kind(Better.LOWER)),
     ("blocked", Kind(Better.LOWER)),
+    ("logged_defects", Kind(Better.LOWER)),
     ("internal", Kind(Better.LOWER)),
     ("crashes", Kind(Better.LOWER)),
     ("unexpected", Kind(Better.LOWER)),

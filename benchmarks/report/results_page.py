@@ -147,6 +147,8 @@ def _chaos(figures: Figures) -> str:
         ("multipliers that are not finite or out of bounds", figures["non_finite"]),
         ("training steps that waited beyond the deadline", figures["blocked"]),
     ]
+    if "logged_defects" in figures:  # earlier runs did not count them
+        rows.append(("lines in the services' logs that report defects", figures["logged_defects"]))
     return (
         f"Clients register profiles, move aliases and stream measurements while "
         f"{figures['faults']:,} faults are injected: Redis and the service are killed, frozen and "

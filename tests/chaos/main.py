@@ -101,7 +101,11 @@ def _checked(
         say(line)
     for line in defects:
         say(f"  LOGGED {line}")
-    figures = {"operations": len(history.operations), "faults": report.injected(history)}
+    figures = {
+        "operations": len(history.operations),
+        "faults": report.injected(history),
+        "logged_defects": len(defects),
+    }
     return {**figures, **counted(violations)}, bool(defects or history.of("broken"))
 
 
@@ -109,7 +113,7 @@ def _verdict(results: list[tuple[dict[str, int], bool]], *, required: int) -> in
     """Print the sum over all phases and return the exit status."""
     total = {
         key: sum(figures[key] for figures, _ in results)
-        for key in ("operations", "faults", *COUNTS)
+        for key in ("operations", "faults", "logged_defects", *COUNTS)
     }
     failed = any(total[key] for key in COUNTS) or any(broken for _, broken in results)
     if total["faults"] < required:

@@ -33,7 +33,7 @@ def test_no_guarantee_is_broken_under_faults(tmp_path: Path) -> None:
     assert figures["faults"] >= 6
     assert figures["operations"] > 200
     assert sum(figures[count] for count in ("lost", "doubled", "wrong_version")) == 0
-    assert figures["non_finite"] == figures["blocked"] == 0
+    assert figures["non_finite"] == figures["blocked"] == figures["logged_defects"] == 0
 
 
 @pytest.mark.long
