@@ -161,13 +161,13 @@ class Attachment(AdvisedTraining):
             run.leave_unscaled,
         )
         self._scaler.on_begin = check.multipliers_changed
-        watch = TrainingWatch(model, self.groups, self._scaler.inner, receivers)
+        self._watch = TrainingWatch(model, self.groups, self._scaler.inner, receivers)
         self._hooks = StepHooks(
             optimizers,
             cycle,
             self._scaler,
             self._meter.calls,
-            watch=watch,
+            watch=self._watch,
             check=check,
             timer=run.cadence.stopwatch,
         )
@@ -196,6 +196,7 @@ class Attachment(AdvisedTraining):
         as it would without an attachment. Weights that were scaled stay as they are.
         """
         self._run.cadence.close()
+        self._watch.closed(was_called=self._meter.calls.was_called)
         self._hooks.close()
         self._meter.close()
         self._run.close()

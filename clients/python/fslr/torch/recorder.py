@@ -97,12 +97,13 @@ class Recorder(RecordedTraining):
             optimizers=len(scaler.inner),
             uneven_steps=partial(uneven_steps, model) if ranks.count > 1 else str,
         )
-        watch = TrainingWatch(model, self.groups, scaler.inner, receivers)
-        self._hooks = StepHooks(optimizers, cycle, scaler, self._meter.calls, watch=watch)
+        self._watch = TrainingWatch(model, self.groups, scaler.inner, receivers)
+        self._hooks = StepHooks(optimizers, cycle, scaler, self._meter.calls, watch=self._watch)
         self._meter.calls.on_call = self._hooks.model_called
 
     def close(self) -> None:
         """Detach from the model and the optimizer; what was recorded stays available."""
         self._recording.cadence.close()
+        self._watch.closed(was_called=self._meter.calls.was_called)
         self._hooks.close()
         self._meter.close()

@@ -66,12 +66,28 @@ class TrainingWatch:
         self._weights = weights
         if self._moves < _MAX_MOVES and self._calls < _MAX_CALLS:
             return
-        self._warned_unseen = True
-        seen = (
+        self._warn_unseen(
             f"the weights changed {self._moves} times"
             if self._moves >= _MAX_MOVES
             else f"the model was called {self._calls} times"
         )
+
+    def closed(self, *, was_called: bool) -> None:
+        """Take note that nothing is attached any more.
+
+        Calls in compiled code are not counted: each number would compile the model again.
+        So if there are only such calls, what was not seen is said at the end.
+
+        Args:
+            was_called: Whether the training has called the model since the last step.
+        """
+        is_over = self._warned_unseen or self._steps > 0 or not was_called
+        if not is_over and self._weights and list(self._marks()) != self._weights:
+            self._warn_unseen("the weights changed")
+
+    def _warn_unseen(self, seen: str) -> None:
+        """Say what was seen of a training without steps."""
+        self._warned_unseen = True
         names = " or ".join(dict.fromkeys(type(o).__name__ for o in self._optimizers))
         self._listeners.emit(
             Warned(
