@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,8 @@ def would_be(
             copied.grad = None if tensor.grad is None else tensor.grad.clone()
             factor = (multipliers or {}).get(id(tensor), 1.0)
             groups.append({**group, "params": [copied], "lr": group["lr"] * factor})
-    stand_in = type(optimizer)(groups)
+    kind: Any = type(optimizer)
+    stand_in: torch.optim.Optimizer = kind(groups)
     for group in optimizer.param_groups:
         for tensor in group["params"]:
             if tensor in optimizer.state:

@@ -168,7 +168,7 @@ class Training:
             return loss
 
         if self.kind == "closure":
-            self.optimizers[0].step(closure)  # type: ignore[arg-type]
+            self.optimizers[0].step(closure)
         else:
             self._backward()
             for optimizer in self.optimizers:

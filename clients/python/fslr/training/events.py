@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import enum
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol, Self
 
@@ -251,20 +251,14 @@ class Listeners:
         self._failed: set[int] = set()
 
     @classmethod
-    def with_log(cls, listeners: Sequence[Listener]) -> Self:
+    def with_log(cls, listeners: Iterable[Listener]) -> Self:
         """Return the log's listener and those of the user.
 
         Raises:
             AttachError: The user's are not a list of functions.
         """
-        try:
-            own = list(listeners)
-        except TypeError:
-            own = [listeners]
-            are_functions = False
-        else:
-            are_functions = all(map(callable, own))
-        if not are_functions:
+        own = list(listeners) if isinstance(listeners, Iterable) else None
+        if own is None or not all(map(callable, own)):
             raise AttachError(
                 f"listeners is {listeners!r}; it must be a list of functions of one event"
             )

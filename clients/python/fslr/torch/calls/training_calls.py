@@ -126,7 +126,7 @@ def _memory(tensor: Tensor, version: int) -> tuple[object, ...]:
 
 
 def _is_mapped(tensor: Tensor) -> bool:
-    functorch: Any = torch._C._functorch  # type: ignore[attr-defined] # noqa: SLF001 - there is no public one
+    functorch: Any = torch._C._functorch  # noqa: SLF001 - there is no public one
     while functorch.is_gradtrackingtensor(tensor):
         tensor = functorch.get_unwrapped(tensor)
     return bool(functorch.is_batchedtensor(tensor))
