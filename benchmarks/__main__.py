@@ -23,6 +23,7 @@ from benchmarks.studies.recipes import recipes
 from benchmarks.studies.references import references
 from benchmarks.studies.warm_ups import warm_ups
 from benchmarks.templates import templates
+from benchmarks.transfer.alternatives import alternatives
 from benchmarks.transfer.command import transfer
 from benchmarks.web.command import web
 
@@ -33,6 +34,7 @@ app = typer.Typer(
 )
 app.command()(ablations)
 app.command()(adapters)
+app.command()(alternatives)
 app.command("compare")(compare_stored)
 app.command()(demo)
 app.command()(estimator)

@@ -22,9 +22,7 @@ def print_document(content: Record) -> None:
     Args:
         content: The content of ``transfer.json``.
     """
-    console = Console()
-    if not console.is_terminal:
-        console.width = _FILE_WIDTH
+    console = _console()
     console.print(_cases(content["cases"]))
     console.print(
         "Shifts and regrets are those of the base's best learning rate on the scaled model, with "
@@ -35,15 +33,33 @@ def print_document(content: Record) -> None:
         console.print(f"{name}: {_summary(found)}")
         if 0 < found["choosing"]["cases"] < found["cases"]:
             console.print(f"  cases that claim: {_summary(found['claiming'])}")
-    if content["axes"]:
-        console.print(_axes(content["axes"]))
-        console.print(
-            "Regret of a method minus that of the alternative that does best on the axis, in nats; "
-            "negative is better. The interval is for cases like these; the verdict in these cases "
-            "has only the noise of seeds."
-        )
+    print_axes(content["axes"])
     for line in choice_lines(content["choice"]):
         console.print(line)
+
+
+def print_axes(rows: Sequence[Record]) -> None:
+    """Print how ours compare with the alternative that does best on each axis.
+
+    Args:
+        rows: The part ``axes`` of ``transfer.json``; nothing is printed without rows.
+    """
+    if not rows:
+        return
+    console = _console()
+    console.print(_axes(rows))
+    console.print(
+        "Regret of a method minus that of the alternative that does best on the axis, in nats; "
+        "negative is better. The interval is for cases like these; the verdict in these cases "
+        "has only the noise of seeds."
+    )
+
+
+def _console() -> Console:
+    console = Console()
+    if not console.is_terminal:
+        console.width = _FILE_WIDTH
+    return console
 
 
 def _cases(records: Sequence[Record]) -> Table:
