@@ -48,8 +48,10 @@ def test_what_is_measured_corrects_learning_rates_and_keeps_the_recipe_s_other_s
         train(base, base_optimizer)
     content = recorder.profile(COMPLETE_PROVENANCE, policy=policy_pb2.Policy(recipe="mup-adam"))
     model, optimizer = job(64)
-    arguments = {"profile": "x", "advisor": InProcessAdvisor(content), "answers": "wait"}
-    attachment = attach(model, optimizer, **arguments, initialize=True)
+    advisor = InProcessAdvisor(content)
+    attachment = attach(
+        model, optimizer, profile="x", advisor=advisor, answers="wait", initialize=True
+    )
     first = dict(attachment.by_name())
     train(model, optimizer)
     corrected = attachment.by_name()

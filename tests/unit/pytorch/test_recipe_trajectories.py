@@ -301,9 +301,9 @@ def test_trajectories_equal_those_of_a_model_with_the_factors_in_its_code(
     coded_path = train(coded, coded_optimizer)
     attachment.close()
     for i, (name, multiplier) in enumerate(in_code.items()):
-        for ours, theirs in zip(path[1:], coded_path[1:], strict=True):
-            moved = (ours[i] - path[0][i]).abs().max()
-            assert (ours[i] - theirs[i] * multiplier).abs().max() < 1e-10 * moved, name
+        for now, coded_now in zip(path[1:], coded_path[1:], strict=True):
+            moved = (now[i] - path[0][i]).abs().max()
+            assert (now[i] - coded_now[i] * multiplier).abs().max() < 1e-10 * moved, name
         assert moved > 1e-6, name
 
 
