@@ -128,6 +128,7 @@ KINDS: Final[tuple[tuple[str, Kind], ...]] = (
     ("told", Kind(Better.HIGHER, absolute=2.0)),
     ("within", Kind(Better.HIGHER, absolute=2.0)),
     ("verdict", _NEITHER),
+    ("figures_of", _NEITHER),
     ("base_octave", _NEITHER),
     ("octaves/base", _NEITHER),
     ("seconds/run", _TIME),

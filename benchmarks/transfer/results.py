@@ -148,23 +148,28 @@ def document(
 ) -> Record:
     """Return the content of the file.
 
+    ``within_one_octave``, ``median_regret`` and ``claim`` are those of the method ``figures_of``:
+    the default method, or, without its records, the first of ours that has some.
+
     Args:
         bases: The records of bases.
         cases: The records of cases and methods.
         provenance: Their provenance.
     """
-    by_method = {
+    by_method: dict[str, Record] = {
         method: _summaries([case for case in cases if case["method"] == method])
         for method in METHODS
         if any(case["method"] == method for case in cases)
     }
-    default = by_method.get(DEFAULT, _summaries([]))
+    ours = next((name for name in (DEFAULT, *comparisons.OURS) if name in by_method), DEFAULT)
+    found = by_method.get(ours, _summaries([]))
     pairs = comparisons.pairs_of(bases, cases)
     return {
         **provenance,
-        "within_one_octave": default["within_one_octave"],
-        "median_regret": default["median_regret"],
-        "claim": {key: default["claiming"][key] for key in ("within_one_octave", "median_regret")},
+        "figures_of": ours,
+        "within_one_octave": found["within_one_octave"],
+        "median_regret": found["median_regret"],
+        "claim": {key: found["claiming"][key] for key in ("within_one_octave", "median_regret")},
         "choice": choice.as_record(choice.choose(cases, pairs)),
         "methods": by_method,
         **comparisons.as_records(pairs, comparisons.axis_comparisons(pairs)),

@@ -46,7 +46,7 @@ def test_the_command_runs_a_stored_case_only_once(
 ) -> None:
     monkeypatch.setattr(command, "chosen_cases", lambda *_args, **_options: [_CASE])
     file, folder = tmp_path / "transfer.json", tmp_path / "trainings"
-    words = ["transfer", "--json", "--method", "measured"]
+    words = ["transfer", "--json", "--method", "hybrid"]
     words += ["--processes", "1", "--out", str(file)]
 
     def run() -> Result:
@@ -60,9 +60,10 @@ def test_the_command_runs_a_stored_case_only_once(
     assert case["unanswered"] == 0
     assert printed["processes"] == 1
     assert {"commit", "machine", "versions", "within_one_octave", "median_regret"} <= set(printed)
-    standard, measured = json.loads(file.read_text("utf-8"))["cases"]
-    assert (standard["method"], measured) == ("standard", case)
-    assert measured["shift"] != standard["shift"]
+    assert (printed["figures_of"], printed["median_regret"]) == ("hybrid", case["regret"])
+    standard, hybrid = json.loads(file.read_text("utf-8"))["cases"]
+    assert (standard["method"], hybrid) == ("standard", case)
+    assert hybrid["shift"] != standard["shift"]
     second = run()
     assert json.loads(second.stdout)["cases"] == printed["cases"]
     assert " ".join(second.stderr.split()).endswith("transfer.json: 1 case.")

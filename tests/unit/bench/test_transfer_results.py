@@ -334,6 +334,9 @@ def test_a_file_with_all_records_is_printed_without_training(tmp_path: Path) -> 
     printed = json.loads(result.stdout)
     assert {case["axis"] for case in printed["cases"]} == {"width"}
     assert {case["method"] for case in printed["cases"]} == {"hybrid"}
+    assert (printed["figures_of"], printed["within_one_octave"]) == ("hybrid", 1.0)
+    assert printed["median_regret"] == printed["cases"][0]["regret"]
+    assert json.loads(before)["figures_of"] == "measured"
     assert {"shift_interval", "regret_interval", "verdict"} <= set(printed["cases"][0])
     assert file.read_text("utf-8") == before
     text = CliRunner().invoke(app, arguments).stdout
