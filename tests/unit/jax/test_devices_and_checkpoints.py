@@ -66,7 +66,7 @@ def test_two_processes_train_as_one_and_the_first_talks_to_the_advisor() -> None
     ]
     single = run(lambda array, _: array, InProcessAdvisor)
     try:
-        ends = [process.communicate(timeout=250) for process in processes]
+        ends = [process.communicate(timeout=120) for process in processes]
     finally:
         for process in processes:
             process.kill()

@@ -45,7 +45,12 @@ class NoAdvisor:
     """An advisor that fails whenever it is asked."""
 
     def __getattr__(self, name: str) -> Any:
-        raise ServiceError(f"the advisor must not be called in this process, but {name} was called")
+        def fail(*_arguments: Any, **_options: Any) -> Any:
+            raise ServiceError(
+                f"the advisor must not be called in this process, but {name} was called"
+            )
+
+        return fail
 
 
 def train(
