@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import Any
 
 from advisor.local.in_process import InProcessAdvisor
@@ -13,7 +13,6 @@ from advisor.store.runs import RunStore
 from advisor.wire.packed import packed_event, packed_measurement, packed_response
 from benchmarks.rpc.payload import PROJECT, measurements, opening, profile
 
-_INTERVAL = timedelta(seconds=30)
 _INTERVAL_STEPS = 100
 _EVENTS_AT_ONCE = 8
 
@@ -38,22 +37,19 @@ async def store_run(redis_url: str, name: str, groups: int, points: int) -> None
         (packed_measurement(each), packed_response(session.recommend(each))) for each in measured
     ]
     encoded = opened.SerializeToString()
-    start = datetime.now(UTC) - points * _INTERVAL
     async with connect(redis_url, timeout_s=60, retries=0) as redis:
         store = RunStore(redis)
         for first in range(0, points, _EVENTS_AT_ONCE):
             numbers = range(first, min(first + _EVENTS_AT_ONCE, points))
-            events = [_event(run, encoded, *pairs[i % len(pairs)], i, start) for i in numbers]
+            events = [_event(run, encoded, *pairs[i % len(pairs)], i) for i in numbers]
             await store.record([(events, 0)])
 
 
-def _event(
-    run: RunName, opened: bytes, measured: Any, answer: Any, number: int, start: datetime
-) -> EventToStore:
+def _event(run: RunName, opened: bytes, measured: Any, answer: Any, number: int) -> EventToStore:
     step, next_step = _INTERVAL_STEPS * number, _INTERVAL_STEPS * (number + 1)
     measured.step = answer.step = step
     answer.next_measurement_step = next_step
-    time = start + number * _INTERVAL
+    time = datetime.now(UTC)  # as its id, by which the page finds events over the run
     return EventToStore(
         run,
         opened,
