@@ -79,13 +79,15 @@ def _check_outage(url: str, service: LocalServer, redis: RedisServer) -> None:
 
         eventually(answers, within_s=30)
         curves = f"{_BASE}/curves.json"
-        eventually(lambda: client.get(curves).json().get("measurements") == 3)
+        eventually(lambda: client.get(curves).json().get("measurements") == 3, within_s=30)
         after = client.get(curves).json()["last_id"]
         with client.stream("GET", f"{_BASE}/events?after={after}") as live:
             lines = live.iter_lines()
             next(lines)
             redis.kill()
-            overview = eventually(lambda: _with_words(client, "Runs and profiles cannot be read"))
+            overview = eventually(
+                lambda: _with_words(client, "Runs and profiles cannot be read"), within_s=30
+            )
             assert "Trainings go on: they keep their last multipliers" in overview
             assert (
                 overview.count("Cannot be read right now.") == overview.count(" data-unread") == 3
@@ -96,7 +98,9 @@ def _check_outage(url: str, service: LocalServer, redis: RedisServer) -> None:
             assert unread.status_code == 503
             assert "Trainings go on: they keep their last multipliers" in unread.text
             # What was read stays: the page of the run shows it, and says what is wrong.
-            eventually(lambda: "Nothing new can be read right now" in client.get(_BASE).text)
+            eventually(
+                lambda: "Nothing new can be read right now" in client.get(_BASE).text, within_s=30
+            )
             assert client.get(curves).json()["measurements"] == 3
             problems = (line for line in lines if line.startswith('data: {"problem":'))
             assert "the store does not answer" in next(problems)
