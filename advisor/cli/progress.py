@@ -72,7 +72,7 @@ class _Screen:
             self._update()
 
     def _update(self) -> None:
-        """Show the outermost part, or else the command, now or as soon as it is time."""
+        """Show the outermost part, or the command if no part is under way, once the delay is over."""
         with self._lock:
             wanted = self._parts[0] if self._parts else self._command
             left_s = self._due - time.monotonic()
@@ -196,7 +196,7 @@ def _shown(display: Progress, *, is_command: bool) -> Iterator[None]:
 
 
 def _display(what: str, total: int | None = None) -> Progress:
-    """Return a display of one task, which is disabled where nobody would see it."""
+    """Return a display of one task. It shows nothing if standard error is no terminal."""
     console = _terminal()
     columns = [BarColumn(bar_width=24), MofNCompleteColumn()] if total else []
     display = Progress(

@@ -190,12 +190,12 @@ def recommended_text(figures: RunFigures, texts: Texts) -> str:
 def learning_rates_text(figures: RunFigures, texts: Texts) -> str:
     """Return the range of the newest recommended learning rates beside the scheduled ones.
 
-    Returns:
-        A sentence; empty: they are not known.
-
     Args:
         figures: The figures of the run.
         texts: The language's texts.
+
+    Returns:
+        A sentence; empty: they are not known.
     """
     found = None if figures.newest is None else effective_range(figures.newest)
     if found is None:

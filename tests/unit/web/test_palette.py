@@ -56,7 +56,7 @@ def palette(colors: str) -> dict[str, str]:
 
 
 def seen(color: str, vision: str) -> Floats:
-    """Return a color in Oklab as it is seen."""
+    """Return how a color looks with normal or impaired color vision, in Oklab coordinates."""
     values = np.array([int(color[i : i + 2], 16) / 255 for i in (1, 3, 5)])
     linear = np.where(values <= 0.04045, values / 12.92, ((values + 0.055) / 1.055) ** 2.4)
     found: Floats = _TO_LAB @ np.cbrt(_TO_CONES @ np.clip(_VISIONS[vision] @ linear, 0, 1))
