@@ -72,7 +72,7 @@ class _Screen:
             self._update()
 
     def _update(self) -> None:
-        """Show the outermost part, or the command if no part is under way, once the delay is over."""
+        """Show the outermost part, or the command if there is none, once the delay is over."""
         with self._lock:
             wanted = self._parts[0] if self._parts else self._command
             left_s = self._due - time.monotonic()
