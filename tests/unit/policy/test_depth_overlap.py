@@ -381,12 +381,18 @@ def test_hostile_layouts_are_mapped_with_bounded_time_and_memory(
     names = [name(i) for i in range(groups)]
     if len(names[0]) > 400:  # parsing dominates
         names = names[: groups * 2 // 5]
-    tracemalloc.start()
+
+    def mapped() -> None:
+        layout = Layout.of_names(names)
+        map_layout(layout, layout, DepthRule.SUM)
+
     started = time.process_time()
-    layout = Layout.of_names(names)
-    map_layout(layout, layout, DepthRule.SUM)
-    assert time.process_time() - started < groups / 500  # slower because it is traced
-    assert tracemalloc.get_traced_memory()[1] < groups / 5_000 * 100 * 2**20
+    mapped()
+    assert time.process_time() - started < groups / 500
+    del names[groups // 5 :]  # tracing makes it several times slower
+    tracemalloc.start()
+    mapped()
+    assert tracemalloc.get_traced_memory()[1] < groups / 25_000 * 100 * 2**20
     tracemalloc.stop()
 
 
