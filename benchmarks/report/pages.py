@@ -11,7 +11,7 @@ from benchmarks.report.adapters import adapters
 from benchmarks.report.blocks import with_blocks
 from benchmarks.report.optimizers import optimizers
 from benchmarks.report.stored import Figures
-from benchmarks.report.verdicts import verdict_sentence
+from benchmarks.report.verdicts import claiming_cases, verdict_sentence
 from benchmarks.report.which_method import which_method
 
 _Renderer = Callable[..., str]
@@ -20,6 +20,7 @@ BLOCKS: Final[dict[str, tuple[_Renderer, tuple[str, ...]]]] = {
     "demo-setup": (sentences.demo_setup, ("demo",)),
     "demo": (tables.demo, ("demo",)),
     "demo-outcome": (sentences.demo_outcome, ("demo",)),
+    "transfer-cases": (claiming_cases, ("transfer",)),
     "transfer": (tables.transfer, ("transfer",)),
     "verdicts": (verdict_sentence, ("transfer",)),
     "which-method": (which_method, ("transfer",)),

@@ -11,6 +11,7 @@ from benchmarks.transfer.cases import AXES
 from benchmarks.transfer.comparisons import EVERY_AXIS, OURS
 from benchmarks.transfer.methods import DEFAULT
 from benchmarks.transfer.printing import difference_text
+from benchmarks.transfer.records import is_choosing
 
 _Record = Mapping[str, Any]
 _ARE_COMPARED = """\
@@ -64,6 +65,28 @@ def verdict_sentence(figures: _Record) -> str:
         f"{named['worse'] or 'none'}. The claiming cases cannot tell for: "
         f"{named['cannot tell'] or 'none'}."
         + (f" Not measured in claiming cases: {without}." if without else "")
+    )
+
+
+def claiming_cases(figures: _Record) -> str:
+    """Return what is scaled in the claiming cases that the default method was measured on.
+
+    Args:
+        figures: The content of ``transfer.json``.
+    """
+    measured = {
+        case["axis"]
+        for case in figures["cases"]
+        if case["method"] == DEFAULT and not is_choosing(case)
+    }
+    if not measured:
+        return "That is one run with one seed."
+    *first, last = (axis_name(axis) for axis in AXES if axis in measured)
+    scaled = f"{', '.join(first)} and {last}" if first else last
+    return (
+        f"That is one run with one seed. What follows is of cases that scale {scaled}, on "
+        "transformers, residual MLPs and a convolutional network. They had no part in the choice "
+        "of the method."
     )
 
 

@@ -15,6 +15,7 @@ from benchmarks.report.methods import not_measured, unmeasured
 from benchmarks.report.paths import FIGURES, PAGES_WITH_BLOCKS, PICTURES
 from benchmarks.report.results_page import results_page
 from benchmarks.report.stored import load_figures
+from benchmarks.report.verdicts import claiming_cases
 from benchmarks.transfer.cases import CASES
 from benchmarks.transfer.methods import METHODS, method_of
 from benchmarks.transfer.records import identity
@@ -138,6 +139,14 @@ def test_methods_are_compared_case_by_case_by_axis_and_over_all_cases(tmp_path: 
     ) in _flat(text)
     (verdict,) = _rows(text, "width | 4 claiming |")
     assert verdict.endswith("| cannot tell | better | 4, 0, 0 |")
+
+
+def test_the_cases_of_the_claim_are_named_by_what_they_scale() -> None:
+    assert "of cases that scale width, depth, width and depth and LoRA rank, on" in claiming_cases(
+        transfer()
+    )
+    choosing = transfer([case("depth", "res_mlp", "Adam")])
+    assert claiming_cases(choosing) == "That is one run with one seed."
 
 
 def test_a_method_that_is_measured_in_some_cases_is_shown_with_what_is_missing(
