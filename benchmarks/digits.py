@@ -6,13 +6,15 @@ from collections.abc import Callable
 from functools import cache
 
 import torch
-from sklearn.datasets import load_digits
 from torch import Tensor
 
 
 @cache
 def _digits() -> tuple[Tensor, Tensor]:
     """Return images ``[N, 1, 8, 8]`` with values in [-1, 1] and their classes ``[N]``."""
+    # Importing scikit-learn takes longer than importing torch, and few processes use the digits.
+    from sklearn.datasets import load_digits  # noqa: PLC0415
+
     digits = load_digits()
     images = torch.tensor(digits.images, dtype=torch.float32).unsqueeze(1) / 8 - 1
     return images, torch.tensor(digits.target, dtype=torch.int64)
