@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import nn
 
 from benchmarks.optimizers.job import Job, Manner, build_model
@@ -22,6 +24,9 @@ _HOW: dict[Manner, str] = {
     "closure": "with a closure",
     "second_order": "after backward(create_graph=True)",
     "two_calls": "with first_step() and second_step()",
+    "backward_and_closure": "with a closure after backward()",
+    "closure_of_outputs": "with a closure that returns outputs and loss",
+    "own_backward": "after its own backward(loss)",
 }
 _SHORT = 10  # steps, in which something must move; some count to 6 before they move anything
 
@@ -49,17 +54,19 @@ def build(package: str, name: str) -> Built | str:
     if reason := _NOT_TRIED.get(f"{package}.{name}", ""):
         return reason
     kind = optimizers_in(package)[name]
-    reason = ""
+    furthest = _Failure("no way to build it is known", -1)
     for make, described in _ways(package, name):
-        for manner in _MANNERS:
+        for manner in _MANNERS_OF.get(f"{package}.{name}", _MANNERS):
             if manner == "two_calls" and not hasattr(kind, "first_step"):
                 continue
             built = Built(_maker(kind, make, manner, name), _joined(described, _HOW[manner]))
             failure = _failure(built)
-            if not failure:
+            if failure is None:
                 return built
-            reason = reason or failure
-    return reason
+            # What is not built as its constructor asks for fails early, and says nothing of it.
+            if failure.stage > furthest.stage:
+                furthest = failure
+    return _WHY_NOT.get(f"{package}.{name}") or furthest.reason
 
 
 def _joined(*texts: str) -> str:
@@ -73,24 +80,47 @@ def _maker(kind: _Kind, make: _Make, manner: Manner, name: str) -> Callable[[], 
         optimizer = make(kind, model)
         train = getattr(optimizer, "train", None)
         if callable(train):  # schedule-free optimizers have modes, as modules have
-            train()
+            with suppress(AttributeError):  # a wrapper's, around an optimizer without modes
+                train()
         return Job(model, optimizer, manner)
 
     return made
 
 
-def _failure(built: Built) -> str:
-    """Return why an optimizer does not train by itself; empty: it does."""
+@dataclass(frozen=True, slots=True)
+class _Failure:
+    """Why an optimizer does not train by itself.
+
+    Attributes:
+        reason: Why.
+        stage: How far it came: -1: not at all; 0: it is not built; 1: it is; 2: it has stepped.
+    """
+
+    reason: str
+    stage: int
+
+
+def _failure(built: Built) -> _Failure | None:
+    """Return why an optimizer does not train by itself; None: it does."""
+    stage = 0
     try:
         job = built.make()
+        stage = 1
         start = job.weights()
         for step in range(_SHORT):
             job.step(step)
+            stage = 2
             if not all(map(torch.equal, start, job.weights())):
-                return ""
+                return None
+    except ImportError as error:
+        return _Failure(f"it needs a package that is not installed: {_text(error)}", stage)
     except Exception as error:  # noqa: BLE001 - any code
-        return f"{type(error).__name__}: {str(error)[:300]}"
-    return f"its first {_SHORT} steps move nothing"
+        return _Failure(f"{type(error).__name__}: {_text(error)}", stage)
+    return _Failure(f"its first {_SHORT} steps move nothing", stage)
+
+
+def _text(error: BaseException) -> str:
+    return str(error)[:300]
 
 
 def _matrices(model: nn.Module) -> list[nn.Parameter]:
@@ -154,8 +184,27 @@ def _gsam(kind: _Kind, model: nn.Module) -> torch.optim.Optimizer:
     base = torch.optim.SGD(model.parameters(), lr=0.01)
     schedulers: Any = importlib.import_module("pytorch_optimizer")
     plan = torch.optim.lr_scheduler.ConstantLR(base, factor=1.0)
-    rho = schedulers.ProportionScheduler(plan, max_lr=0.01, min_lr=0.0)
+    rho = schedulers.ProportionScheduler(plan, max_lr=0.01, max_value=0.05, min_value=0.05)
     return kind(model.parameters(), base, model, rho)
+
+
+def _split_opt(kind: _Kind, model: nn.Module) -> torch.optim.Optimizer:
+    heavyball: Any = importlib.import_module("heavyball")
+    return kind([
+        {"params": _matrices(model), "optimizer": heavyball.Muon, "lr": 0.01},
+        {"params": _others(model), "optimizer": heavyball.AdamW, "lr": 1e-3},
+    ])
+
+
+def _in_a_group(make: _Make) -> _Make:
+    """Return a maker of an optimizer that exchanges its updates with other processes."""
+
+    def made(kind: _Kind, model: nn.Module) -> torch.optim.Optimizer:
+        if not dist.is_initialized():
+            dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        return make(kind, model)
+
+    return made
 
 
 _SPECIAL: dict[str, tuple[_Make, str]] = {
@@ -169,8 +218,15 @@ _SPECIAL: dict[str, tuple[_Make, str]] = {
     "bitsandbytes.LARS32bit": _MOMENTUM,
     "bitsandbytes.PytorchLARS": _MOMENTUM,
     "pytorch_optimizer.AdaShift": (_with(keep_num=2), "keep_num=2"),
+    "pytorch_optimizer.DeMo": (_in_a_group(_with()), "in a process group of one"),
+    "pytorch_optimizer.DistributedMuon": (
+        _in_a_group(_by_use("use_muon")),
+        "groups with use_muon, in a process group of one",
+    ),
     "pytorch_optimizer.GSAM": (_gsam, "base_optimizer=SGD"),
+    "pytorch_optimizer.SafeFP16Optimizer": (_around, "around AdamW"),
     "pytorch_optimizer.WSAM": (_wsam, "base_optimizer=SGD"),
+    "heavyball.SplitOpt": (_split_opt, "Muon for matrices, AdamW for the rest"),
     "FriendlySAM": _SAM,
     "LookSAM": _SAM,
     "AdamMini": (_of_model, ""),
@@ -179,8 +235,27 @@ _SPECIAL: dict[str, tuple[_Make, str]] = {
 }
 """How classes are built whose constructors ask for more than parameters."""
 
+_MANNERS_OF: dict[str, tuple[Manner, ...]] = {
+    "pytorch_optimizer.BSAM": ("backward_and_closure",),
+    "pytorch_optimizer.GSAM": ("closure_of_outputs",),
+    "pytorch_optimizer.SafeFP16Optimizer": ("own_backward",),
+}
+"""How classes are stepped that ask for a manner of their own."""
+
 _NOT_TRIED: dict[str, str] = {
     "pytorch_optimizer.LOMO": "it steps inside backward(), one tensor after the other",
     "pytorch_optimizer.AdaLOMO": "it steps inside backward(), one tensor after the other",
 }
 """Why classes are not tried."""
+
+_TOO_SMALL = (
+    "its step fails: it keeps one average in a state that its step expects two in; AdEMAMix, the "
+    "same algorithm, works"
+)
+
+_WHY_NOT: dict[str, str] = {
+    "bitsandbytes.AdEMAMix32bit": _TOO_SMALL,
+    "bitsandbytes.PagedAdEMAMix32bit": _TOO_SMALL,
+    "torchao.CPUOffloadOptimizer": "it needs a CUDA or XPU device",
+}
+"""Why classes fail here, in words; said only if they do."""

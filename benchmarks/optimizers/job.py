@@ -17,9 +17,14 @@ from torch import Tensor, nn
 from benchmarks.text import Corpus, load_corpus
 from fslr.torch.optimizers import with_held
 
-Manner = Literal["step", "closure", "second_order", "two_calls"]
+Manner = Literal[
+    *("step", "closure", "second_order", "two_calls"),
+    *("backward_and_closure", "closure_of_outputs", "own_backward"),
+]
 """How a training loop steps: after ``backward()``; with a closure; after a ``backward()`` that
-keeps the graph; or by the two calls of sharpness-aware optimizers."""
+keeps the graph; by the two calls of sharpness-aware optimizers; after ``backward()`` and with a
+closure; with a closure that returns outputs and loss; or after a ``backward(loss)`` of the
+optimizer."""
 
 Batch = tuple[Tensor, Tensor]
 
@@ -94,7 +99,10 @@ class Job:
             self.optimizer.zero_grad()
             with torch.enable_grad():
                 loss = self.loss(characters)
-                loss.backward(create_graph=self.manner == "second_order")
+                if self.manner == "own_backward":
+                    self.optimizer.backward(loss)  # type: ignore[attr-defined]
+                else:
+                    loss.backward(create_graph=self.manner == "second_order")
             if gradients is not None:
                 for parameter, gradient in zip(self.model.parameters(), gradients, strict=True):
                     parameter.grad = None if gradient is None else gradient.clone()
@@ -106,8 +114,12 @@ class Job:
             return loss.detach()
 
         seed(number)
-        if self.manner == "closure":
-            self.optimizer.step(backward)  # type: ignore[arg-type]
+        if self.manner == "backward_and_closure":
+            backward()
+        if "closure" in self.manner:
+            gives_outputs = self.manner == "closure_of_outputs"
+            closure: Any = (lambda: (None, backward())) if gives_outputs else backward
+            self.optimizer.step(closure)
             return losses[0]
         backward()
         step: Callable[[], object] = self.optimizer.step
@@ -149,6 +161,8 @@ def _copied(optimizer: torch.optim.Optimizer, memo: dict[int, Any]) -> torch.opt
         memo[id(original)] = object.__new__(type(original))
     for original in originals:
         for name, value in vars(original).items():
+            if name == "step":  # a scheduler has wrapped it, and it would step the original
+                continue
             is_hook = name.startswith("_optimizer_") and name.endswith("_hooks")
             made = OrderedDict() if is_hook else copy.deepcopy(value, memo)
             memo[id(original)].__dict__[name] = made

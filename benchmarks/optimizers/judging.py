@@ -160,4 +160,5 @@ def _moves(job: Job, before: Sequence[Tensor]) -> _Moves:
 def _multiply_learning_rates(optimizer: torch.optim.Optimizer, factor: float) -> None:
     for one in with_held(optimizer):
         for group in one.param_groups:
-            group["lr"] = group["lr"] * factor
+            if "lr" in group:  # groups of wrappers may have none
+                group["lr"] = group["lr"] * factor

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,8 +14,17 @@ from typer.testing import CliRunner
 
 from benchmarks.__main__ import app
 from benchmarks.optimizers import building, command
+from benchmarks.optimizers.packages import PACKAGES
 from benchmarks.optimizers.trial import STEPS, TOLERANCE, Outcome, try_optimizer
 from benchmarks.report.optimizers import optimizers as optimizers_table
+from benchmarks.report.paths import FIGURES
+from benchmarks.report.stored import load_figures
+
+_STORED = Path(__file__).parents[3] / FIGURES
+_PACKAGES = {
+    *("torch.optim", "pytorch_optimizer", "schedulefree", "prodigyopt", "lion-pytorch"),
+    *("bitsandbytes", "torchao", "heavyball"),
+}
 
 
 def test_the_command_tells_where_multipliers_act_and_names_missing_packages(
@@ -92,6 +102,77 @@ def test_an_optimizer_that_does_not_train_is_not_tried(monkeypatch: pytest.Monke
     assert (outcome["where"], outcome["reason"]) == ("not tried", "RuntimeError: needs a GPU")
 
 
+@pytest.mark.parametrize(
+    ("raised", "reason"),
+    [
+        (RuntimeError("at its first step"), "RuntimeError: at its first step"),
+        (
+            ModuleNotFoundError("No module named 'einops'"),
+            "it needs a package that is not installed: No module named 'einops'",
+        ),
+    ],
+)
+def test_the_reason_is_that_of_the_manner_which_came_furthest(
+    raised: Exception, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Asking(torch.optim.SGD):
+        def __init__(self, params: Any, lr: float | None = None) -> None:
+            if lr is None:
+                raise ValueError("the learning rate is missing")  # the first manner's
+            super().__init__(params, lr)
+
+        def step(self, *_: Any) -> Any:
+            raise raised
+
+    monkeypatch.setattr(building, "optimizers_in", lambda _: {"Asking": Asking})
+    assert building.build("torch.optim", "Asking") == reason
+    monkeypatch.setitem(building._WHY_NOT, "torch.optim.Asking", "it asks for too much")
+    assert building.build("torch.optim", "Asking") == "it asks for too much"
+
+
+class _AsksForOutputs(torch.optim.SGD):
+    def step(self, closure: Any = None) -> Any:
+        outputs, loss = closure()
+        super().step()
+        return outputs, loss
+
+
+class _StepsOnItsOwnLoss(torch.optim.SGD):
+    has_seen_a_loss = False
+
+    def backward(self, loss: torch.Tensor) -> None:
+        self.has_seen_a_loss = True
+        loss.backward()  # type: ignore[no-untyped-call]
+
+    def step(self, *_: Any) -> Any:
+        if self.has_seen_a_loss:
+            super().step()
+
+
+class _NeedsGradientsBeforeItsClosure(torch.optim.SGD):
+    def step(self, closure: Any = None) -> Any:
+        assert self.param_groups[0]["params"][0].grad is not None
+        closure()
+        super().step()
+
+
+@pytest.mark.parametrize(
+    ("kind", "manner"),
+    [
+        (_AsksForOutputs, "closure_of_outputs"),
+        (_StepsOnItsOwnLoss, "own_backward"),
+        (_NeedsGradientsBeforeItsClosure, "backward_and_closure"),
+    ],
+)
+def test_optimizers_may_ask_for_a_manner_of_their_own(
+    kind: type[torch.optim.Optimizer], manner: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(building, "optimizers_in", lambda _: {"Special": kind})
+    assert isinstance(building.build("torch.optim", "Special"), str)
+    monkeypatch.setitem(building._MANNERS_OF, "torch.optim.Special", (manner,))
+    assert not isinstance(building.build("torch.optim", "Special"), str)
+
+
 def test_classes_that_cannot_be_stepped_have_a_reason() -> None:
     assert "inside backward()" in str(building.build("pytorch_optimizer", "LOMO"))
 
@@ -128,3 +209,16 @@ def test_the_table_names_what_is_not_right() -> None:
     assert "| `p` | C | it needs a GPU |" in page
     assert "would not last: D." in page
     assert "Without unit rates: D." in page
+
+
+def test_the_stored_table_has_every_package_and_names_no_optimizer_as_wrong() -> None:
+    packages = load_figures(_STORED)["optimizers"]["packages"]
+    assert set(packages) == _PACKAGES == set(PACKAGES)
+    for package, found in packages.items():
+        assert found["optimizers"] or found["missing"], package
+        for each in found["optimizers"]:
+            assert each["where"] != "wrong", each
+            if each["where"] in {"learning rates", "update"}:
+                assert each["deviation"] <= TOLERANCE, each
+            else:
+                assert each["reason"], each

@@ -6,6 +6,7 @@ import copy
 import itertools
 from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -59,7 +60,8 @@ class SmallCopy:
         self._stepped = _of_each_kind(self.optimizer)
         train = getattr(self.optimizer, "train", None)
         if callable(train):  # schedule-free optimizers have modes, as modules have
-            train()
+            with suppress(AttributeError):  # a wrapper's, around an optimizer without modes
+                train()
         self.start = self.weights()
 
     def _numbers(self, like: Tensor, size: float, *, keeps_dtype: bool = True) -> Tensor:
