@@ -203,6 +203,21 @@ class Later(Simple):
         return float(group["lr"]) if self.steps < 20 else 0.01
 
 
+class LaterOneTensor(Later):
+    """Computes its own learning rate for one of its tensors from its 20th step on."""
+
+    def __init__(self, params: Any) -> None:
+        super().__init__(params)
+        self.own = self.param_groups[0]["params"][-1]
+
+    def rate(self, _place: int, group: dict[str, Any]) -> float:
+        return float(group["lr"])
+
+    def update(self, parameter: Tensor, rate: float) -> None:
+        is_own = self.steps >= 20 and parameter is self.own
+        super().update(parameter, 0.01 if is_own else rate)
+
+
 class LaterOwnWeights(OwnWeights, Later):
     """Keeps weights of its own, and computes its own learning rates from its 20th step on."""
 

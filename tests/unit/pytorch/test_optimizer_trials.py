@@ -62,3 +62,11 @@ def test_trials_during_a_training_are_rare(monkeypatch: pytest.MonkeyPatch) -> N
         for same in (1.0, 1.0, 1.005):  # less than 1% is no change
             check.multipliers_changed([same * 1.05**change] * 4)
     assert tried == [2, 4, 8, 16, 32, 64]
+
+
+def test_a_wrapper_around_an_optimizer_without_modes_can_be_tried_out() -> None:
+    class Wrapper(Simple):
+        def train(self) -> None:
+            self.param_groups.train()  # type: ignore[attr-defined]
+
+    assert try_out(Wrapper([nn.Parameter(torch.ones(2, 2))])) == Trial("", "")

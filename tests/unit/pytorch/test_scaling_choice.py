@@ -28,6 +28,7 @@ from tests.unusual_optimizers import (
     KeepsWeightsLater,
     LateOwnWeights,
     Later,
+    LaterOneTensor,
     LaterOwnWeights,
     Normalized,
     OneRate,
@@ -236,6 +237,7 @@ def test_optimizers_that_are_known_to_be_linear_are_so_when_tried_out(name: str)
     ("kind", "scaling", "line"),
     [
         (Later, "auto", r"multipliers act on the updates of Later, not on its"),
+        (LaterOneTensor, "auto", r"updates of LaterOneTensor, .* some of its tensors does not"),
         (
             LaterOwnWeights,
             "auto",

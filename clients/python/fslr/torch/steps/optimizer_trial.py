@@ -31,6 +31,7 @@ _MAX_RESIDUAL = 0.1
 _NEARLY_ZERO = 1e-6  # a multiplier
 _MIN_POWER = 0.5  # of a multiplier, for it to have an effect at all
 _MIN_DEPENDENT = 0.02  # part of a step that depends on the learning rate
+_NOT_DEPENDENT = 1e-3  # the same of one tensor, below which it is rounding
 _MAX_STILL = 8  # steps that may move nothing at first; a rectified Adam makes 5
 _MIN_CHANGE = 0.01  # of the weights
 _MIN_LASTING = 0.8  # part of a change of the weights that must last over a step
@@ -102,8 +103,23 @@ def _follows_learning_rates(
         moved, plain, scaled = plain, _without(plain, still), _without(scaled, still)
         if _size(plain) < _MIN_DEPENDENT * _size(moved):
             return "its step does not depend on them", True
+        if _has_independent(moved, plain):
+            return "the step of some of its tensors does not depend on them", True
     reason = _deviates(scaled, plain, first) or _stays(scaled[-1], plain[-1], first, later)
     return reason, bool(reason) and _are_nearly_plain(scaled[0], plain[0], first)
+
+
+def _has_independent(moved: _Moves, dependent: _Moves) -> bool:
+    """Return whether a tensor moves, and nothing of that depends on the learning rate.
+
+    Args:
+        moved: How far each step moves each tensor.
+        dependent: What of it depends on the learning rate.
+    """
+    return any(
+        _size([of_tensor]) < _NOT_DEPENDENT * _size([moves])
+        for moves, of_tensor in zip(zip(*moved, strict=True), zip(*dependent, strict=True))
+    )
 
 
 def _deviates(scaled: _Moves, plain: _Moves, multipliers: Sequence[float]) -> str:
