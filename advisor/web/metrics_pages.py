@@ -48,7 +48,7 @@ class _Shown:
 
 
 async def metrics(context: Context, request: Request) -> Response:
-    """Return the part of the page with the metrics; empty: the run has none."""
+    """Return the part of the page with the metrics; without content: the run has none."""
     feed = await context.feed(request)
     texts = Texts(language_of(request))
     key = f"metrics {texts.language}"

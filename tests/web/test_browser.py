@@ -53,6 +53,22 @@ def test_a_measurement_appears_while_the_page_is_open(desk: Page, service: WebSe
         run.close()
 
 
+def test_a_part_that_is_fetched_again_keeps_its_place_and_stays_if_it_has_not_changed(
+    desk: Page,
+) -> None:
+    page = desk.open(BASE)
+    found = page.evaluate("""async () => {
+        const { refresh } = await import('/static/dom.js');
+        const changed = async () =>
+            (await refresh(`${location.pathname}/figures`)).map((part) => part.id);
+        document.styleSheets[1].insertRule('.scroll { width: 200px }');
+        document.querySelector('#details .scroll').scrollLeft = 40;
+        const first = await changed();
+        return [first, document.querySelector('#details .scroll').scrollLeft, await changed()];
+    }""")
+    assert found == [["figures", "details"], 40, []]
+
+
 def test_a_page_misses_nothing_and_gets_nothing_twice_when_the_service_restarts(
     chromium: Any, tmp_path: Path
 ) -> None:
@@ -227,14 +243,14 @@ def test_an_open_overview_says_when_nothing_new_can_be_read_and_keeps_what_was(
     page = desk.open("/projects/default")
     address = page.url
     row = page.locator("[data-refreshed=earlier] a[title=night]")
-    notice = page.locator("#notice .notice")
+    notice = page.locator("[role=status] .notice:visible")
     assert (row.count(), notice.count()) == (1, 0)
 
     def unread(route: Any) -> None:
         """Answer as the page does while Redis does not answer the service."""
         text = re.sub(r"<tbody>.*?</tbody>", "", route.fetch().text(), flags=re.DOTALL)
-        text = re.sub(r'(data-refreshed="(?!health)\w+")', r"\1 data-unread", text)
-        text = re.sub(r'(<div id="notice".*?>)', r'\1<p class="notice">No Redis.</p>', text)
+        text = re.sub(r'(data-refreshed="(?!health|notice)\w+")', r"\1 data-unread", text)
+        text = re.sub(r'(data-refreshed="notice">)', r'\1<p class="notice">No Redis.</p>', text)
         route.fulfill(content_type="text/html", body=text)
 
     page.route(address, lambda route: route.abort("connectionrefused"))
@@ -244,7 +260,8 @@ def test_an_open_overview_says_when_nothing_new_can_be_read_and_keeps_what_was(
     page.unroute(address)
     page.route(address, unread)
     hide(page, hidden=False)
-    page.wait_for_selector("#notice:has-text('No Redis.')")
+    page.wait_for_selector("[data-refreshed=notice]:has-text('No Redis.')")
+    assert notice.count() == 1
     assert row.count() == 1
     page.unroute(address)
     hide(page, hidden=False)

@@ -1,6 +1,6 @@
 // A chart of curves over the steps: lines, bands and stacks, with a cursor that keys move too.
 /* global uPlot */
-import { color, element, texts } from "./dom.js";
+import { color, texts } from "./dom.js";
 import { logTicks, number } from "./format.js";
 import { Frame } from "./frame.js";
 
@@ -11,16 +11,11 @@ const HEIGHT_PX = 260;
 
 export class Chart {
   constructor(container) {
-    this.box = element("div", { class: "plot" });
     this.plot = null;
     this.names = "";
     this.only = null;
     this.index = null;
-    this.frame = new Frame(container, this.box, texts["page.keys"], this);
-  }
-
-  setData(data) {
-    this.frame.setData(data);
+    this.frame = new Frame(container, "div", texts["page.keys"], this);
   }
 
   // Shows one series only, or the rest if it has no series of its own; null shows all.
@@ -35,11 +30,10 @@ export class Chart {
   }
 
   draw(isNew) {
-    const { spec, data } = this.frame;
-    const { steps, values } = data;
+    const { spec, data: { steps, names, values }, picture, words } = this.frame;
     const drawn = [steps, ...(spec.is_stacked ? stacked(values) : values)];
-    const names = JSON.stringify(data.names);
-    if (this.plot && !isNew && names === this.names) {
+    const named = JSON.stringify(names);
+    if (this.plot && !isNew && named === this.names) {
       const all = this.plot.data[0];
       const { min, max } = this.plot.scales.x;
       const isZoomed = all.length > 1 && (min > all[0] || max < all.at(-1));
@@ -47,29 +41,26 @@ export class Chart {
       return;
     }
     this.plot?.destroy();
-    this.names = names;
-    this.frame.words.textContent = "";
-    this.plot = new uPlot(this.plotOptions(), drawn, this.box);
-    const legend = this.plot.root.querySelectorAll(".u-legend .u-series");
-    this.frame.series.forEach((each, i) => {
-      legend[i + 1].hidden = Boolean(each.is_edge);
-    });
+    this.names = named;
+    words.textContent = "";
+    this.plot = new uPlot(this.plotOptions(), drawn, picture);
     if (this.only !== null) this.show(this.only);
   }
 
   resize() {
-    const width = this.box.clientWidth;
+    const { clientWidth: width } = this.frame.picture;
     if (width && width !== this.plot.width) this.plot.setSize({ width, height: this.plot.height });
   }
 
   plotOptions() {
-    const { spec, series } = this.frame;
-    const last = () => this.frame.data.steps.length - 1;
+    const { spec, series, picture } = this.frame;
+    const steps = () => this.frame.data.steps;
+    const shownIndex = (index) => index ?? steps().length - 1; // without a cursor, the last values
     const bands = spec.is_stacked ? series.slice(1).map((_, i) => [i + 1, i]) : spec.bands ?? [];
     const alpha = spec.is_stacked ? 0.75 : 0.2;
-    const count = this.frame.data.steps.length;
+    const hasPoints = steps().length < (spec.is_stacked ? 2 : 40);
     return {
-      width: this.box.clientWidth || 600,
+      width: picture.clientWidth || 600,
       height: spec.height ?? HEIGHT_PX,
       cursor: { drag: { x: true, y: false }, points: { size: 6 } },
       legend: { markers: { fill: (_plot, i) => (i ? seriesColor(series[i - 1]) : null) } },
@@ -85,17 +76,18 @@ export class Chart {
       series: [
         {
           label: texts.step,
-          value: (_plot, _step, _s, index) => String(this.frame.data.steps[index ?? last()]),
+          value: (_plot, _step, _s, index) => String(steps()[shownIndex(index)]),
         },
         ...series.map((each, i) => ({
           label: each.label.replace(/[._/]/g, "$&\u200b"), // where a line may end
+          class: each.is_edge ? "edge" : null, // of its row in the legend
           scale: each.axis ?? "y",
           stroke: seriesColor(each),
           width: each.width ?? 1.5,
           dash: each.dash ?? DASHES[Math.floor(each.color / COLORS) % DASHES.length],
           fill: spec.is_stacked && i === 0 ? fill(each, alpha) : undefined,
-          points: { show: count < (spec.is_stacked ? 2 : 40) && !each.is_edge, size: 5 },
-          value: (_plot, _value, _s, index) => this.frame.value(i, index ?? last()),
+          points: { show: hasPoints && !each.is_edge, size: 5 },
+          value: (_plot, _value, _s, index) => this.frame.value(i, shownIndex(index)),
         })),
       ],
       hooks: { setCursor: [(plot) => { this.index = plot.cursor.idx ?? this.index; }] },
@@ -103,7 +95,7 @@ export class Chart {
   }
 
   onKey(event) {
-    const { steps } = this.frame.data;
+    const { series, words, data: { steps } } = this.frame;
     const last = steps.length - 1;
     const now = this.index ?? last;
     const jump = event.shiftKey ? 10 : 1;
@@ -114,17 +106,17 @@ export class Chart {
     const left = this.plot.valToPos(steps[index], "x");
     this.plot.setCursor({ left, top: this.plot.over.clientHeight / 2 });
     this.index = index; // the cursor may stand on a neighbor that has the same pixel
-    const words = this.frame.series
+    const values = series
       .map((each, i) => (each.is_edge ? "" : `${each.label} ${this.frame.value(i, index)}`))
       .filter(Boolean);
-    this.frame.words.textContent = `${texts.step} ${steps[index]}: ${words.join(", ")}`;
+    words.textContent = `${texts.step} ${steps[index]}: ${values.join(", ")}`;
   }
 }
 
 // Draws the charts of an element whose data are part of the page.
 export function drawCharts(root) {
   for (const container of root.querySelectorAll("[data-curves]")) {
-    new Chart(container).setData(JSON.parse(container.dataset.curves));
+    new Chart(container).frame.setData(JSON.parse(container.dataset.curves));
   }
 }
 
@@ -146,15 +138,9 @@ function fill(series, alpha) {
 }
 
 function scale({ log, within }) {
-  return { distr: log ? 3 : 1, range: (_plot, low, high) => range(low, high, log, within) };
-}
-
-function range(low, high, log, within) {
-  if (log) return low > 0 ? [low / 1.1, high * 1.1] : [0.1, 10];
-  if (within) return [Math.min(within[0], low), Math.max(within[1], high)];
-  if (low === null) return [0, 1];
-  const pad = (high - low || Math.abs(high) || 1) * 0.06;
-  return [low >= 0 && low - pad < 0 ? 0 : low - pad, high + pad];
+  if (log) return { distr: 3, range: (_plot, low, high) => [low / 1.1 || 0.1, high * 1.1 || 10] };
+  if (!within) return {};
+  return { range: (_plot, low, high) => [Math.min(within[0], low), Math.max(within[1], high)] };
 }
 
 function axis({ label, log }, name) {

@@ -25,15 +25,15 @@ export function onceVisible(target, callback) {
   observer.observe(target);
 }
 
-// A part of a page from the server; the browser parses it as a document that runs no scripts.
-export function fetchPart(url) {
+// An answer of the server: "json" or a "document"; the browser parses both, and runs no scripts.
+export function ask(url, type) {
   return new Promise((resolve, reject) => {
     const request = new XMLHttpRequest();
-    request.responseType = "document";
+    request.responseType = type;
     request.onload = () => {
       if (request.status === 401 || request.responseURL.includes("/sign-in")) location.reload();
       else if (request.status === 200 && request.response) resolve(request.response);
-      else reject(new Error(`${request.status}`));
+      else reject(new Error(request.response?.error ?? request.status));
     };
     request.onerror = () => reject(new Error("offline"));
     request.open("GET", url);
@@ -41,28 +41,45 @@ export function fetchPart(url) {
   });
 }
 
-// The nodes of an answer of fetchPart, to be put into this page.
-export function nodesOf(part, selector = "body") {
-  const found = part.querySelector(selector);
-  return found ? [...found.childNodes].map((node) => document.importNode(node, true)) : [];
+// Fills an element with a part of a page from the server.
+export async function fill(target, url) {
+  try {
+    replaceContent(target, (await ask(url, "document")).body);
+  } catch (error) {
+    target.textContent = failed(error);
+  }
 }
 
 // Fetches the parts of a page that are only wanted by those who scroll to them.
 export function loadParts() {
   for (const target of document.querySelectorAll("[data-part]")) {
-    onceVisible(target, () => fetchPart(target.dataset.part).then(
-      (part) => target.replaceChildren(...nodesOf(part)),
-      (error) => { target.textContent = failed(error); },
-    ));
+    onceVisible(target, () => fill(target, target.dataset.part));
   }
 }
 
-export async function fetchJson(url) {
-  const answer = await fetch(url, { headers: { accept: "application/json" } });
-  const data = await answer.json();
-  if (answer.status === 401) location.reload();
-  if (!answer.ok) throw new Error(data.error ?? answer.status);
-  return data;
+const shown = {}; // what the server said last, by the name of the part
+
+// Fetches parts of this page again, and returns those that have changed.
+export async function refresh(url) {
+  const answer = await ask(url, "document");
+  return [...document.querySelectorAll("[data-refreshed]")].filter((target) => {
+    const name = target.dataset.refreshed;
+    const found = answer.querySelector(`[data-refreshed="${name}"]`);
+    // What was read stays where nothing new can be read, as does the keyboard's place.
+    const isKept = found?.dataset.unread !== undefined || target.contains(document.activeElement);
+    if (!found || isKept || shown[name] === found.innerHTML) return false;
+    shown[name] = found.innerHTML;
+    replaceContent(target, found);
+    return true;
+  });
+}
+
+// Shows what another document has, scrolled as what was there before.
+function replaceContent(target, found) {
+  const scrolled = () => [...target.querySelectorAll(".scroll, .changes")];
+  const places = scrolled().map((each) => [each.scrollLeft, each.scrollTop]);
+  target.replaceChildren(...document.importNode(found, true).childNodes);
+  scrolled().forEach((each, i) => each.scrollTo(...places[i] ?? [0, 0]));
 }
 
 // Runs a function now, or at most once in a while if it is called often.

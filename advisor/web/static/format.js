@@ -9,19 +9,15 @@ export function number(value, digits = 4) {
 // Ticks of a logarithmic axis between two values; linear ones if the range is small.
 export function logTicks(low, high) {
   const ticks = [];
-  for (let power = Math.floor(Math.log10(low)); power <= Math.ceil(Math.log10(high)); power++) {
-    const steps = high / low > 1e4 ? [1] : high / low > 30 ? [1, 3] : [1, 1.5, 2, 3, 5, 7];
-    for (const step of steps) {
-      const tick = Number((step * 10 ** power).toPrecision(6));
-      if (tick >= low && tick <= high) ticks.push(tick);
-    }
+  const parts = high / low > 1e4 ? [1] : high / low > 30 ? [1, 3] : [1, 1.5, 2, 3, 5, 7];
+  for (let power = Math.floor(Math.log10(low)); 10 ** power <= high; power++) {
+    ticks.push(...parts.map((part) => Number(`${part}e${power}`)));
   }
-  if (ticks.length > 2) return ticks;
+  const inside = ticks.filter((tick) => tick >= low && tick <= high);
+  if (inside.length > 2) return inside;
   const size = 10 ** Math.floor(Math.log10((high - low) / 3 || 1));
-  const gap = [1, 2, 5, 10].map((m) => m * size).find((g) => (high - low) / g <= 5) ?? size;
-  const linear = [];
-  for (let tick = Math.ceil(low / gap) * gap; tick <= high; tick += gap) {
-    linear.push(Number(tick.toPrecision(6)));
-  }
-  return linear;
+  const gap = size * ([1, 2, 5].find((part) => (high - low) / (part * size) <= 5) ?? 10);
+  const count = Math.floor(high / gap) - Math.ceil(low / gap) + 1;
+  const nth = (i) => Number(((Math.ceil(low / gap) + i) * gap).toPrecision(6));
+  return Array.from({ length: count }, (_, i) => nth(i));
 }

@@ -9,28 +9,25 @@ matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
 });
 
 // The container says what the picture shows, and setData() gets its data; both are described in
-// advisor/web/charts.py. The owner draws the picture: its methods are draw(isNew), resize() and
-// onKey(event).
+// advisor/web/charts.py. The owner draws on the picture, an element with a tag: its methods are
+// draw(isNew), resize() and onKey(event).
 export class Frame {
-  constructor(container, picture, keys, owner) {
+  constructor(container, tag, keys, owner) {
     this.owner = owner;
     this.container = container;
     this.spec = JSON.parse(container.dataset.spec);
-    this.title = container.dataset.title;
     this.section = container.closest("section");
     this.data = null;
     this.isVisible = false;
-    this.isEmpty = false;
+    const named = { tabindex: "0", role: "group", "aria-label": container.dataset.title };
+    this.picture = element(tag, { class: "plot", "aria-description": keys, ...named });
+    this.picture.addEventListener("keydown", (event) => this.isDrawn && owner.onKey(event));
     this.words = element("p", { class: "values", "aria-live": "polite" });
+    this.rows = element("div", { class: "scroll tall", ...named });
     const summary = element("summary", {}, texts["page.table"]);
-    this.table = element("details", { class: "table" }, summary);
+    this.table = element("details", { class: "table" }, summary, this.rows);
     this.table.addEventListener("toggle", () => this.fillTable());
-    const said = { "aria-label": this.title, "aria-description": keys };
-    for (const [name, value] of Object.entries({ tabindex: "0", role: "group", ...said })) {
-      picture.setAttribute(name, value);
-    }
-    picture.addEventListener("keydown", (event) => this.isDrawn && owner.onKey(event));
-    container.replaceChildren(picture, this.words, this.table);
+    container.replaceChildren(this.picture, this.words, this.table);
     onceVisible(container, () => {
       this.isVisible = true;
       this.draw(true);
@@ -47,22 +44,23 @@ export class Frame {
   }
 
   get isDrawn() {
-    return this.isVisible && this.data !== null && !this.isEmpty && !this.section.hidden;
+    return this.isVisible && this.data?.steps.length > 0 && !this.section.hidden;
   }
 
   setData(data) {
+    if (!this.data?.steps.length) {
+      this.words.textContent = data.steps.length ? "" : texts["page.no_points"];
+    }
     this.data = data;
-    this.isEmpty = !data.steps.length;
     // A picture without values says nothing, and neither does a stack of one point.
     const isReported = data.values.flat().some((value) => value !== null);
     const isFlat = this.spec.is_stacked && data.steps.length === 1;
-    this.section.hidden = !this.isEmpty && (!isReported || isFlat);
+    this.section.hidden = data.steps.length > 0 && (!isReported || isFlat);
     this.draw(false);
     this.fillTable();
   }
 
   draw(isNew) {
-    if (this.isEmpty) this.words.textContent = texts["page.no_points"];
     if (this.isDrawn) this.owner.draw(isNew);
   }
 
@@ -77,17 +75,14 @@ export class Frame {
   fillTable() {
     if (!this.table.open || !this.data) return;
     const { series, data: { steps } } = this;
-    const head = [texts.step, ...series.map((each) => each.label)]
-      .map((name, i) => element("th", { scope: "col", class: i ? "n" : "" }, name));
-    const rows = steps.map((step, index) => element(
-      "tr", {}, element("th", { scope: "row" }, String(step)),
+    const names = series.map((each) => element("th", { scope: "col", class: "n" }, each.label));
+    const table = element("table");
+    table.createTHead().insertRow().append(element("th", { scope: "col" }, texts.step), ...names);
+    const body = table.createTBody();
+    steps.forEach((step, index) => body.insertRow().append(
+      element("th", { scope: "row" }, String(step)),
       ...series.map((_, i) => element("td", { class: "n" }, this.value(i, index))),
     ));
-    const table = element(
-      "table", {}, element("thead", {}, element("tr", {}, ...head)), element("tbody", {}, ...rows),
-    );
-    const attributes = { tabindex: "0", role: "group", "aria-label": this.title };
-    this.table.querySelector(".scroll")?.remove();
-    this.table.append(element("div", { class: "scroll tall", ...attributes }, table));
+    this.rows.replaceChildren(table);
   }
 }

@@ -4,22 +4,19 @@ import { Frame } from "./frame.js";
 
 const LABEL_PX = 130;
 const AXIS_PX = 34;
+const MOVES = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
 
 export class HeatMap {
   constructor(container, onChoose) {
     this.onChoose = onChoose;
     this.row = 0;
     this.column = 0;
-    this.canvas = element("canvas");
+    this.frame = new Frame(container, "canvas", texts["page.heat.keys"], this);
+    this.canvas = this.frame.picture;
     this.scale = element("p", { class: "scale" });
-    this.frame = new Frame(container, this.canvas, texts["page.heat.keys"], this);
     this.frame.words.after(this.scale);
     this.canvas.addEventListener("pointermove", (event) => this.point(event) && this.describe());
     this.canvas.addEventListener("click", (event) => this.point(event) && this.choose());
-  }
-
-  setData(data) {
-    this.frame.setData(data);
   }
 
   resize() {
@@ -27,7 +24,7 @@ export class HeatMap {
   }
 
   draw() {
-    const { steps, names, values } = this.frame.data;
+    const { steps, names } = this.frame.data;
     const width = this.canvas.parentElement.clientWidth;
     this.rowPx = Math.min(Math.max(360 / names.length, 9), 24);
     this.labelPx = Math.min(LABEL_PX, width * 0.3);
@@ -39,33 +36,31 @@ export class HeatMap {
     this.canvas.style.height = `${height}px`;
     const context = this.canvas.getContext("2d");
     context.scale(ratio, ratio);
-    this.drawCells(context, values, ratio);
+    this.drawCells(context, ratio);
     this.drawLabels(context, width, height);
   }
 
-  drawCells(context, values, ratio) {
-    const { spec, data } = this.frame;
-    const colors = { positive: color("c0"), negative: color("c1") };
+  drawCells(context, ratio) {
+    const { spec, data: { steps, values } } = this.frame;
+    const [positive, negative] = [color("c0"), color("c1")];
     const known = values.flat().filter((value) => value !== null);
-    const top = Math.max(...known.map(Math.abs), 1e-9);
     const [low, high] = [Math.min(...known), Math.max(...known)];
-    const words = [low, high].map((value) => this.frame.text(value));
-    this.scale.textContent = `${spec.y.label}: ${words.join(" – ")}`;
+    const top = Math.max(-low, high, 1e-9);
+    const range = [low, high].map((value) => this.frame.text(value)).join(" – ");
+    this.scale.textContent = `${spec.y.label}: ${range}`;
+    // Whole pixels of the screen: overlapping edges would show as stripes.
+    const whole = (place) => Math.round(place * ratio) / ratio;
+    const left = (column) => whole(this.labelPx + column * this.columnPx);
     values.forEach((row, r) => row.forEach((value, c) => {
       if (value === null) return;
       context.globalAlpha = Math.min(0.06 + 0.94 * Math.sqrt(Math.abs(value) / top), 1);
-      context.fillStyle = value < 0 ? colors.negative : colors.positive;
-      // Whole pixels of the screen: overlapping edges would show as stripes.
-      const left = Math.round((this.labelPx + c * this.columnPx) * ratio) / ratio;
-      const right = Math.round((this.labelPx + (c + 1) * this.columnPx) * ratio) / ratio;
-      const upper = Math.round(r * this.rowPx * ratio) / ratio;
-      context.fillRect(left, upper, right - left, this.rowPx - 1);
+      context.fillStyle = value < 0 ? negative : positive;
+      context.fillRect(left(c), whole(r * this.rowPx), left(c + 1) - left(c), this.rowPx - 1);
     }));
     context.globalAlpha = 1;
     context.strokeStyle = color("text");
-    context.strokeRect(
-      this.labelPx, this.row * this.rowPx, this.columnPx * data.steps.length, this.rowPx - 1,
-    );
+    const width = this.columnPx * steps.length;
+    context.strokeRect(this.labelPx, this.row * this.rowPx, width, this.rowPx - 1);
   }
 
   drawLabels(context, width, height) {
@@ -92,32 +87,33 @@ export class HeatMap {
 
   // Moves the cursor to the cell under the pointer, if there is one.
   point(event) {
-    if (!this.frame.isDrawn) return false;
-    const { steps, names } = this.frame.data;
     const row = Math.floor(event.offsetY / this.rowPx);
-    if (row < 0 || row >= names.length) return false;
-    this.row = row;
-    this.column = inside(Math.floor((event.offsetX - this.labelPx) / this.columnPx), steps);
+    if (!this.frame.isDrawn || row < 0 || row >= this.frame.data.names.length) return false;
+    this.move(row, Math.floor((event.offsetX - this.labelPx) / this.columnPx));
     return true;
   }
 
   onKey(event) {
-    const moves = { ArrowUp: [-1, 0], ArrowDown: [1, 0], ArrowLeft: [0, -1], ArrowRight: [0, 1] };
     if (event.key === "Enter") this.choose();
-    const move = moves[event.key];
-    if (!move) return;
+    if (!(event.key in MOVES)) return;
     event.preventDefault();
-    this.row = inside(this.row + move[0], this.frame.data.names);
-    this.column = inside(this.column + move[1], this.frame.data.steps);
+    const [down, right] = MOVES[event.key];
+    this.move(this.row + down, this.column + right);
     this.draw();
     this.describe();
   }
 
+  // Moves the cursor to the cell that is nearest to a place.
+  move(row, column) {
+    const { names, steps } = this.frame.data;
+    this.row = Math.min(Math.max(row, 0), names.length - 1);
+    this.column = Math.min(Math.max(column, 0), steps.length - 1);
+  }
+
   describe() {
-    const { steps, names } = this.frame.data;
-    const value = this.frame.value(this.row, this.column);
+    const { words, data: { steps, names } } = this.frame;
     const place = `${texts.step} ${steps[this.column]}, ${names[this.row]}`;
-    this.frame.words.textContent = `${place}: ${value}`;
+    words.textContent = `${place}: ${this.frame.value(this.row, this.column)}`;
   }
 
   choose() {
@@ -125,11 +121,6 @@ export class HeatMap {
     this.describe();
     this.onChoose(this.frame.data.names[this.row]);
   }
-}
-
-// The index of a list that is nearest to a number.
-function inside(index, list) {
-  return Math.min(Math.max(index, 0), list.length - 1);
 }
 
 // The end of a name that fits, from a dot on where it can.

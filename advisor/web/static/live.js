@@ -2,35 +2,34 @@
 
 const RETRY_MS = 5000;
 
-// handlers: measurement(data, id), reload(), state("live" or "lost", problem)
+// handlers: measurement(data), reload(), state("live" or "lost", problem)
 export class LiveRun {
   constructor(base, handlers) {
     this.base = base;
     this.handlers = handlers;
-    // A hidden page does not hold a connection (browsers allow six); it catches up when it is seen.
-    document.addEventListener("visibilitychange", () => {
-      if (document.hidden && this.source) {
-        this.close();
-        this.isPaused = true;
-      } else if (!document.hidden && this.isPaused) {
-        this.follow(this);
-      }
-    });
+    document.addEventListener("visibilitychange", () => this.connect());
     addEventListener("pagehide", () => this.close());
-    addEventListener("pageshow", (event) => event.persisted && this.handlers.reload());
+    addEventListener("pageshow", (event) => event.persisted && handlers.reload());
   }
 
-  follow({ lastId, shape, complete }) {
+  // Follows the run from what the page has of it, whose last_id moves with each measurement.
+  follow(curves) {
+    this.curves = curves;
+    this.connect();
+  }
+
+  connect() {
     this.close();
-    Object.assign(this, { lastId, shape, complete, isPaused: document.hidden });
-    if (this.isPaused) return;
-    const query = new URLSearchParams({ after: lastId, shape, complete: complete ? "1" : "0" });
+    // A hidden page does not hold a connection (browsers allow six); it catches up when it is seen.
+    if (document.hidden || !this.curves) return;
+    const { last_id: after, shape, complete } = this.curves;
+    const query = new URLSearchParams({ after, shape, complete: complete ? "1" : "0" });
     const source = new EventSource(`${this.base}/events?${query}`);
     this.source = source;
-    source.addEventListener("open", () => this.handlers.state("live", ""));
+    source.onopen = () => this.handlers.state("live", "");
     source.addEventListener("measurement", (event) => {
-      this.lastId = event.lastEventId;
-      this.handlers.measurement(JSON.parse(event.data), event.lastEventId);
+      this.curves.last_id = event.lastEventId;
+      this.handlers.measurement(JSON.parse(event.data));
     });
     source.addEventListener("problem", (event) => {
       const { problem } = JSON.parse(event.data);
@@ -40,18 +39,16 @@ export class LiveRun {
       this.close();
       this.handlers.reload();
     });
-    source.addEventListener("error", () => {
+    source.onerror = () => {
       this.handlers.state("lost", "");
       // After an error status the browser gives up; after a lost connection it tries by itself.
-      if (source.readyState === EventSource.CLOSED && this.source === source) {
-        this.timer = setTimeout(() => this.follow(this), RETRY_MS);
-      }
-    });
+      if (source.readyState !== EventSource.CLOSED) return;
+      this.timer = setTimeout(() => this.connect(), RETRY_MS);
+    };
   }
 
   close() {
     clearTimeout(this.timer);
     this.source?.close();
-    this.source = null;
   }
 }

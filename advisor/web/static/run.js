@@ -1,14 +1,14 @@
 // The page of a run.
-/* global uPlot */
 import { Chart, drawCharts } from "./chart.js";
-import {
-  failed, fetchJson, fetchPart, loadParts, nodesOf, page, texts, throttled,
-} from "./dom.js";
+import { ask, failed, fill, loadParts, page, refresh, texts, throttled } from "./dom.js";
 import { HeatMap } from "./heatmap.js";
 import { LiveRun } from "./live.js";
 
 const MAX_POINTS = 4000; // then the server reduces the curves again
 const METRICS_MS = 20000; // they come without an event of the run
+const FIGURES_MS = 3000;
+const DRAW_MS = 300;
+const RETRY_MS = 5000;
 const base = page.dataset.base;
 const liveStatus = document.getElementById("live");
 const charts = {};
@@ -22,14 +22,13 @@ for (const container of document.querySelectorAll("[data-chart]")) {
 }
 
 function draw() {
-  const started = performance.now();
-  for (const [name, curves] of Object.entries(data.charts)) charts[name].setData(curves);
-  performance.measure("draw-charts", { start: started });
+  const start = performance.now();
+  for (const [name, curves] of Object.entries(data.charts)) charts[name].frame.setData(curves);
+  performance.measure("draw-charts", { start });
   page.dataset.measurements = data.measurements;
 }
 
-function addMeasurement(added, id) {
-  data.last_id = id;
+function addMeasurement(added) {
   data.measurements += 1;
   for (const [name, { steps, values }] of Object.entries(data.charts)) {
     steps.push(added.step);
@@ -40,42 +39,24 @@ function addMeasurement(added, id) {
   if (data.charts.total.steps.length > MAX_POINTS) load();
 }
 
-const drawSoon = throttled(() => {
-  if (!document.hidden) draw();
-}, 300);
+// Nothing is drawn or fetched for a hidden page; it is brought up to date when it is seen.
+const whileSeen = (callback, waitMs) => throttled(() => document.hidden || callback(), waitMs);
+const drawSoon = whileSeen(() => data && draw(), DRAW_MS);
+const refreshFigures = whileSeen(() => refreshPart("figures"), FIGURES_MS);
+const refreshMetrics = whileSeen(() => refreshPart("metrics"), METRICS_MS);
+
+async function refreshPart(name) {
+  try {
+    (await refresh(`${base}/${name}`)).forEach(drawCharts);
+  } catch {
+    // The next measurement or period tries again.
+  }
+}
+
 document.addEventListener("visibilitychange", () => {
-  if (data) drawSoon();
+  drawSoon();
   refreshFigures();
 });
-
-const refreshFigures = throttled(async () => {
-  if (document.hidden) return;
-  try {
-    const part = await fetchPart(`${base}/figures`);
-    for (const name of ["figures", "details"]) {
-      const target = document.getElementById(name);
-      // The keyboard's place is not taken away under a reader's hands.
-      if (!target.contains(document.activeElement)) {
-        target.replaceChildren(...nodesOf(part, `#${name}`));
-      }
-    }
-  } catch {
-    // The next measurement tries again.
-  }
-}, 3000);
-
-// The run's own metrics; none of the page depends on them.
-const refreshMetrics = throttled(async () => {
-  const target = document.getElementById("metrics");
-  if (document.hidden || target.contains(document.activeElement)) return;
-  try {
-    target.replaceChildren(...nodesOf(await fetchPart(`${base}/metrics`)));
-    drawCharts(target);
-  } catch {
-    // The next period tries again.
-  }
-}, METRICS_MS);
-
 setInterval(() => {
   refreshFigures();
   refreshMetrics();
@@ -90,24 +71,27 @@ const live = new LiveRun(base, {
   state(state, problem) {
     // The figures say what is wrong; those of a page that was just opened are new.
     if (state === "lost" || liveStatus.classList.contains("lost")) refreshFigures();
-    liveStatus.className = `live ${state}`;
-    const reading = data && !data.complete ? texts["page.reading"] : texts["page.live"];
-    liveStatus.textContent = state === "live" ? reading : texts["page.lost"];
-    liveStatus.title = problem;
+    const following = data.complete ? texts["page.live"] : texts["page.reading"];
+    showState(state, state === "lost" ? texts["page.lost"] : following, problem);
   },
 });
 
+function showState(state, words, problem) {
+  liveStatus.className = `live ${state}`;
+  liveStatus.textContent = words;
+  liveStatus.title = problem;
+}
+
 async function load() {
   try {
-    data = await fetchJson(`${base}/curves.json?pixels=${page.clientWidth}`);
+    data = await ask(`${base}/curves.json?pixels=${page.clientWidth}`, "json");
   } catch (error) {
-    liveStatus.className = "live lost";
-    liveStatus.textContent = failed(error);
-    setTimeout(load, 5000);
+    showState("lost", failed(error), "");
+    setTimeout(load, RETRY_MS);
     return;
   }
   draw();
-  live.follow({ lastId: data.last_id, shape: data.shape, complete: data.complete });
+  live.follow(data);
   refreshMetrics(); // below the first charts
 }
 
@@ -119,13 +103,8 @@ async function listGroups(chosen) {
     target.replaceChildren();
     return;
   }
-  try {
-    const part = await fetchPart(`${base}/groups?${new URLSearchParams(chosen)}`);
-    target.replaceChildren(...nodesOf(part));
-    target.scrollIntoView({ block: "nearest" });
-  } catch (error) {
-    target.textContent = failed(error);
-  }
+  await fill(target, `${base}/groups?${new URLSearchParams(chosen)}`);
+  target.scrollIntoView({ block: "nearest" });
 }
 
 document.addEventListener("click", (event) => {
