@@ -21,6 +21,7 @@ from advisor.policy import (
     RecordingFlaw,
     shown,
 )
+from advisor.policy.counts import count_of
 from advisor.policy.optimizer_families import optimizer_family, plain_name
 from advisor.registry.profiles import Provenance
 
@@ -285,7 +286,8 @@ def nearest_roles_used(layout: Layout, base: Layout, mapping: LayoutMapping) -> 
     return [
         Difference(
             DifferenceKind.NEAREST_ROLE,
-            f"the profile lacks {len(used)} roles of the run, and the nearest ones stand in: "
-            f"{listed}{more}; if they are the same layers, add them to the profile's alias table",
+            f"the profile lacks {count_of(len(used), 'role')} of the run, and the nearest "
+            f"{'one stands' if len(used) == 1 else 'ones stand'} in: {listed}{more}; if they are "
+            "the same layers, add them to the profile's alias table",
         )
     ]

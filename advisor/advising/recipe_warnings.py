@@ -29,6 +29,7 @@ import numpy as np
 from advisor.advising.mismatch_warnings import Difference, DifferenceKind
 from advisor.policy import Layout, Measurement
 from advisor.policy.arrays import Floats
+from advisor.policy.counts import count_of
 from advisor.policy.ratios import Ratio
 from advisor.recipes import (
     NoRule,
@@ -165,8 +166,9 @@ def disagreement(
     return [
         Difference(
             DifferenceKind.RECIPE_DISAGREES,
-            f"{len(apart)} of {len(roles)} measured roles differ from the recipe {recipe} by more "
-            f"than a factor of 2, beyond noise: {listed}{more}; check the recipe's conditions "
+            f"{len(apart)} of {count_of(len(roles), 'measured role')} "
+            f"{'differs' if len(apart) == 1 else 'differ'} from the recipe {recipe} by more than a "
+            f"factor of 2, beyond noise: {listed}{more}; check the recipe's conditions "
             f"(`advisor recipe show {recipe}`), the layers' kinds in the layout, and initial "
             "values",
         )
@@ -245,7 +247,7 @@ def _missing(recipe: str, layout: Layout, reasons: Sequence[NoRule | None]) -> I
         ]
         remedy = _REMEDIES.get(reason, "these groups have no prior")
         yield (
-            f"the recipe {recipe} says nothing of {count} of {len(layout)} groups"
+            f"the recipe {recipe} says nothing of {count} of {count_of(len(layout), 'group')}"
             f"{_some(names)}: {reason.value}; {remedy}"
         )
 

@@ -11,6 +11,7 @@ import numpy as np
 from advisor.export.errors import ExportError
 from advisor.export.rows import Export, ExportRow, RecipeRow, significant, trainer_names
 from advisor.policy.arrays import Floats
+from advisor.policy.counts import count_of
 from advisor.report.words import outcome_word, short_name
 from advisor.wire.layouts import layout_from_proto
 from fslr.advisor.v1 import advisor_service_pb2, layout_pb2, policy_pb2, run_service_pb2
@@ -224,7 +225,9 @@ def _unadvised(outcomes: Sequence[policy_pb2.Outcome.ValueType]) -> list[str]:
     unmatched = Counter(outcomes)[policy_pb2.OUTCOME_UNMATCHED]
     if not unmatched:
         return []
-    return [f"{unmatched} of {len(outcomes)} parameters have no counterpart in the profile"]
+    has = "has" if unmatched == 1 else "have"
+    parameters = count_of(len(outcomes), "parameter")
+    return [f"{unmatched} of {parameters} {has} no counterpart in the profile"]
 
 
 def _without_prior(
@@ -237,7 +240,9 @@ def _without_prior(
     )
     if not without:
         return []
-    return [f"{without} of {len(priors)} parameters have no prior: their multiplier is 1"]
+    has, its = ("has", "its") if without == 1 else ("have", "their")
+    parameters = count_of(len(priors), "parameter")
+    return [f"{without} of {parameters} {has} no prior: {its} multiplier is 1"]
 
 
 def _export(

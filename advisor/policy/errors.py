@@ -5,6 +5,8 @@ from __future__ import annotations
 import reprlib
 from collections.abc import Sequence
 
+from advisor.policy.counts import count_of
+
 
 class PolicyError(ValueError):
     """Input that the policy refuses."""
@@ -54,7 +56,8 @@ class LayoutMismatchError(PolicyError):
         # If no group has a counterpart, there is nothing to advise under any rule.
         hold = ", or set the policy's unmatched rule to hold" if len(unmatched) < total else ""
         super().__init__(
-            f"{len(unmatched)} of {total} groups have no counterpart in the profile: "
+            f"{len(unmatched)} of {count_of(total, 'group')} "
+            f"{'has' if len(unmatched) == 1 else 'have'} no counterpart in the profile: "
             f"{first}{more}. "
             "Use a profile of the same architecture, or give the profile group aliases for them "
             f"(or role templates, if numbers in their names are block indices){hold}"

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from advisor.policy.arrays import Floats
+from advisor.policy.counts import count_of
 from advisor.policy.reference import Profile, informative_points
 
 # A unit rate spikes if it is 3 times as large as its neighbors, and the difference of logarithms
@@ -79,9 +80,10 @@ def _spikes(profile: Profile) -> str:
     factor = float(np.exp(np.median(excess[worst][spiking[worst]])))
     return (
         f"the unit rates spike at {_steps(steps[1:][places])}: "
-        f"{counts[worst]} of {known[worst]} groups are {factor:.3g} times as large as the points "
-        "around it; multipliers would jump there; record again at a lower learning rate or with a "
-        "longer warm-up, or merge recordings of several seeds"
+        f"{counts[worst]} of {count_of(known[worst], 'group')} "
+        f"{'is' if counts[worst] == 1 else 'are'} {factor:.3g} times as large as the points around "
+        "it; multipliers would jump there; record again at a lower learning rate or with a longer "
+        "warm-up, or merge recordings of several seeds"
     )
 
 
@@ -187,7 +189,8 @@ def _noise(profile: Profile) -> str:
     if noisy < _NOISY_SHARE * len(errors):
         return ""
     return (
-        f"{noisy} of {len(errors)} groups have relative errors above the policy's "
+        f"{noisy} of {count_of(len(errors), 'group')} {'has' if noisy == 1 else 'have'} relative "
+        f"errors above the policy's "
         f"max_relative_error {limit:g} at most points (the median one is {np.median(errors):.2g}): "
         "runs hold their multipliers; record with more probes or more examples, or merge "
         "recordings of several seeds"
@@ -200,9 +203,11 @@ def _zero_rates(profile: Profile) -> str:
         return ""
     names = [profile.layout.groups[i].name for i in groups[:_MAX_NAMES]]
     more = f" and {groups.size - _MAX_NAMES} more" if groups.size > _MAX_NAMES else ""
+    is_one = groups.size == 1
     return (
-        f"{groups.size} of {profile.unit_rates.shape[1]} groups never moved, so runs hold their "
-        f"multipliers: {', '.join(names)}{more}; record until they move, or freeze them"
+        f"{groups.size} of {count_of(profile.unit_rates.shape[1], 'group')} never moved, so runs "
+        f"hold {'its multiplier' if is_one else 'their multipliers'}: {', '.join(names)}{more}; "
+        f"record until {'it moves, or freeze it' if is_one else 'they move, or freeze them'}"
     )
 
 

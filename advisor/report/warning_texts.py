@@ -94,9 +94,11 @@ def _patterns() -> tuple[tuple[str, re.Pattern[str]], ...]:
 def _pattern(sentence: str) -> str:
     """Return the pattern of a sentence; a value that occurs twice is the same in both places."""
     parts, seen = [], set[str]()
-    for literal, name, _, _ in string.Formatter().parse(sentence):
+    for literal, name, words, _ in string.Formatter().parse(sentence):
         parts.append(re.escape(literal))
-        if name is not None:
+        if words:  # such as group|groups
+            parts.append(f"(?:{'|'.join(map(re.escape, words.split('|')))})")
+        elif name is not None:
             parts.append(f"(?P={name})" if name in seen else f"(?P<{name}>.+?)")
             seen.add(name)
     return "".join(parts)

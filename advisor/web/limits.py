@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from advisor.policy.counts import count_of
 from advisor.runtime.token_buckets import TokenBuckets
 
 _FULL_RETRY_S = 5.0
@@ -54,7 +55,8 @@ class Limits:
         retry_s = self._requests.take(viewer, cost)
         if retry_s:
             raise LimitExceededError(
-                f"more than {self._per_s:g} requests per second, which is the maximum "
+                f"more than {self._per_s:g} {'request' if self._per_s == 1 else 'requests'} per "
+                "second, which is the maximum "
                 "(http_max_requests_per_s); wait a moment",
                 retry_s,
             )
@@ -72,8 +74,9 @@ class Limits:
         own = self._live[viewer]
         if total >= self._max_live_pages or own >= math.ceil(self._max_live_pages / 2):
             raise LimitExceededError(
-                f"{total} live pages are open; {self._max_live_pages} is the maximum "
-                "(http_max_live_pages), and half of it for one viewer; close some",
+                f"{count_of(total, 'live page')} {'is' if total == 1 else 'are'} open; "
+                f"{self._max_live_pages} is the maximum (http_max_live_pages), and half of it for "
+                "one viewer; close some",
                 _FULL_RETRY_S,
             )
 

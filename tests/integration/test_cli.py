@@ -290,7 +290,7 @@ def test_profile_check_shows_how_a_layout_maps(cli: Cli, file: str, tmp_path: Pa
     assert "no parameter counts" not in cli.run("profile", "check", "gpt", str(layout)).stdout
     layout.write_text("- embed.weight\n- stranger\n")
     refused = cli.run("profile", "check", "gpt", str(layout), ok=False)
-    assert "1 of 2 groups have no counterpart in the profile: stranger" in refused.output
+    assert "1 of 2 groups has no counterpart in the profile: stranger" in refused.output
     layout.write_text("groups: 7")
     assert "is not a layout: " in cli.run("profile", "check", "gpt", str(layout), ok=False).output
     layout.write_text("a: [")

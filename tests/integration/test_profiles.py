@@ -291,7 +291,7 @@ def test_a_dry_run_shows_how_a_layout_maps(client: AdvisorClient, project: str) 
     assert not response.refusal
     unmatched = client.check_layout("gpt", layout_message([NAMES[0], "stranger"]), project=project)
     assert list(unmatched.unmatched) == ["stranger"]
-    assert "1 of 2 groups have no counterpart" in unmatched.refusal
+    assert "1 of 2 groups has no counterpart" in unmatched.refusal
     assert [(m.group, m.depth_factor) for m in unmatched.mappings] == [
         ("embed.weight", 1.0),
         ("stranger", 0.0),

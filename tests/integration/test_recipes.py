@@ -227,7 +227,7 @@ def test_a_run_is_told_once_where_measurement_and_recipe_disagree(
     [(at, message)] = told
     assert at == 100
     assert message == (
-        "1 of 3 measured roles differ from the recipe mup-adam by more than a factor of 2, beyond "
+        "1 of 3 measured roles differs from the recipe mup-adam by more than a factor of 2, beyond "
         "noise: head.weight (measured 0.0278, recipe 0.25); check the recipe's conditions "
         "(`advisor recipe show mup-adam`), the layers' kinds in the layout, and initial values"
     )

@@ -140,7 +140,7 @@ def test_without_a_measurement_the_multipliers_are_priors() -> None:
         (1.0, "no prior"),
     ]
     assert "priors from shapes for 3 of 4 parameters, without a measurement" in found.origin[0]
-    assert found.notes == ("1 of 4 parameters have no prior: their multiplier is 1",)
+    assert found.notes == ("1 of 4 parameters has no prior: its multiplier is 1",)
 
 
 def test_with_a_measurement_they_are_its_answer() -> None:
@@ -153,7 +153,7 @@ def test_with_a_measurement_they_are_its_answer() -> None:
         "From profile file.yaml (digest 0123456789ab): the answer to the measurement at step 7",
     )
     assert found.notes == (
-        "1 of 4 parameters have no counterpart in the profile",
+        "1 of 4 parameters has no counterpart in the profile",
         "a difference",
     )
 

@@ -161,8 +161,8 @@ def test_groups_that_never_moved_are_named() -> None:
     rates = np.ones((len(STEPS), len(GROUPS)))
     rates[:, 1] = 0.0
     assert flaws(recorded(rates)) == {
-        FlawKind.ZERO_RATES: "1 of 6 groups never moved, so runs hold their multipliers: "
-        "blocks.1.up.weight; record until they move, or freeze them"
+        FlawKind.ZERO_RATES: "1 of 6 groups never moved, so runs hold its multiplier: "
+        "blocks.1.up.weight; record until it moves, or freeze it"
     }
     rates[3:, 1] = 1.0  # zero only at the start, as a zero-initialized projection's
     assert recording_flaws(recorded(rates)) == []

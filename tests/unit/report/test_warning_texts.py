@@ -64,6 +64,10 @@ def written() -> Iterator[str]:
         "the profile lacks 12 roles of the run, and the nearest ones stand in: a.*.q -> a.*.qkv "
         "and 2 more; if they are the same layers, add them to the profile's alias table"
     )
+    yield (
+        "the profile lacks 1 role of the run, and the nearest one stands in: a.*.q -> a.*.qkv; if "
+        "they are the same layers, add them to the profile's alias table"
+    )
     yield from recipe_warnings()
     answer = pb.RecommendLRResponse.FromString(_concurrent_warning(RunName("default", "night")))
     yield answer.warnings[0].message

@@ -219,6 +219,6 @@ def test_a_training_never_waits_for_its_metrics_and_learns_of_losses() -> None:
     run.report_metrics(1_001, {"auc": 0.5})
     run.close()
     assert warnings(events) == [
-        "1 reports of metrics were not stored: no such thing",
+        "1 report of metrics was not stored: no such thing",
         "2 reports of metrics of this run were not stored, the last because: no such thing",
     ]

@@ -59,7 +59,7 @@ def test_requests_of_one_viewer_are_limited_and_those_of_others_are_not() -> Non
     limits = Limits(max_requests_per_s=1, max_live_pages=10)
     for _ in range(5):
         limits.request("a")
-    with pytest.raises(LimitExceededError, match="more than 1 requests per second"):
+    with pytest.raises(LimitExceededError, match="more than 1 request per second"):
         limits.request("a")
     limits.request("b")
 
@@ -67,7 +67,7 @@ def test_requests_of_one_viewer_are_limited_and_those_of_others_are_not() -> Non
 def test_a_request_that_costs_more_than_a_burst_is_answered_from_a_full_bucket() -> None:
     limits = Limits(max_requests_per_s=1, max_live_pages=10)
     limits.request("a", cost=10)
-    with pytest.raises(LimitExceededError, match="more than 1 requests per second") as refused:
+    with pytest.raises(LimitExceededError, match="more than 1 request per second") as refused:
         limits.request("a", cost=10)
     assert 0 < refused.value.retry_s <= 5
 

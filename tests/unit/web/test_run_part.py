@@ -59,7 +59,7 @@ def test_outliers_held_groups_decays_cost_and_changes_are_in_words() -> None:
     assert "Held: measured only to ±40%." in rows["embed.weight"]
     assert ">0.0005 (times 0.5)</td>" in rows["embed.weight"]
     assert "held: low confidence 1" in page
-    assert "1 of 14 groups are held" in page
+    assert "1 of 14 groups is held" in page
     assert "Measuring took 0.8% of the training's time" in page
     assert "The profile changed from gpt@3 to gpt@4." in page
     assert '<a href="/projects/nlp/profiles/gpt%404">gpt@4</a>' in page

@@ -30,7 +30,7 @@ from fslr.training.measurement_size import MeasurementSize
 from fslr.training.metric_reporter import MetricReporter
 from fslr.training.roles import roles_of_layout
 from fslr.training.stopwatch import Stopwatch
-from fslr.training.summaries import held_words, range_words, short_name
+from fslr.training.summaries import count_of, held_words, range_words, short_name
 
 Answers = Literal["background", "wait"]
 """How answers to later measurements are received: while the training goes on, or before it does."""
@@ -210,7 +210,7 @@ class AdvisedRun:
             profile, held = answer.profile, f", {held_words(answer.outcomes)}"
         return (
             f"<{type(self).__name__}: profile {short_name(profile)}, "
-            f"step {self.cadence.step}, {len(self._groups)} groups{held}, "
+            f"step {self.cadence.step}, {count_of(len(self._groups), 'group')}{held}, "
             f"multipliers {range_words(self.multipliers)}>"
         )
 

@@ -15,7 +15,7 @@ from fslr.advisor.v1 import advisor_service_pb2 as pb
 from fslr.advisor.v1 import profile_service_pb2
 from fslr.errors import AttachError
 from fslr.training.estimate import RateEstimate
-from fslr.training.summaries import held_words, range_words, short_name
+from fslr.training.summaries import count_of, held_words, range_words, short_name
 
 _log = logging.getLogger("fslr")
 
@@ -223,10 +223,12 @@ def _start_words(event: Started, mapping: profile_service_pb2.ValidateLayoutResp
     if mapping.recipe:
         rules += f" and the recipe {short_name(mapping.recipe)}"
     groups, unmatched = len(event.multipliers), len(mapping.unmatched)
+    matched = groups - unmatched
+    has = "has" if matched == 1 else "have"
     with_prior = sum(1 for group in mapping.mappings if group.prior)
     parts = [
         f"advice from {short_name(mapping.profile)} under {rules}",
-        f"{groups - unmatched} of {groups} groups have a counterpart",
+        f"{matched} of {count_of(groups, 'group')} {has} a counterpart",
         *([f"held without one: {_listed(mapping.unmatched)}"] if unmatched else []),
         f"multipliers start at {range_words(event.multipliers)}, {with_prior} of them from shapes",
         *(["they are not applied (observe_only)"] if opening.observe_only else []),

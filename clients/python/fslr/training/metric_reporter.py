@@ -8,6 +8,7 @@ from typing import Any
 from fslr.advisor.v1 import run_service_pb2
 from fslr.run_metrics import MAX_METRICS, name_problem
 from fslr.training.background import BackgroundSession
+from fslr.training.summaries import count_of
 
 _MAX_STEP = 2**53
 _SHOWN = 60
@@ -82,12 +83,13 @@ class MetricReporter:
         if not lost or (self._warned_of_loss and not at_end):
             return
         self._warned_of_loss = True
+        reports, were = count_of(lost, "report"), "was" if lost == 1 else "were"
         queue = self._background.metrics if self._background is not None else None
         error = None if queue is None else queue.error
         self._warn(
-            f"{lost} reports of metrics were not stored: {error or 'too many waited'}"
+            f"{reports} of metrics {were} not stored: {error or 'too many waited'}"
             if not at_end
-            else f"{lost} reports of metrics of this run were not stored"
+            else f"{reports} of metrics of this run {were} not stored"
             + (f", the last because: {error}" if error else "")
         )
 

@@ -22,7 +22,7 @@ from fslr.training.initial_scaling import (
 )
 from fslr.training.recipe import Recipe, ask_for_recipe
 from fslr.training.setting_factors import SettingFactors
-from fslr.training.summaries import short_name
+from fslr.training.summaries import count_of, short_name
 
 ApplySettings = Callable[[Sequence[SettingFactors]], Sequence[str]]
 """Multiplies an optimizer's settings, and returns lines about what it cannot take."""
@@ -251,14 +251,14 @@ def words(recipe: Recipe, scaling: InitialScaling | None) -> str:
     ]
     changes = f"it multiplies {', '.join(parts)}" if parts else "it changes nothing"
     name, lacking = short_name(recipe.name), recipe.has_rule.count(False)
-    sentences = [f"recipe {name} for {len(recipe.settings)} groups: {changes}"]
+    sentences = [f"recipe {name} for {count_of(len(recipe.settings), 'group')}: {changes}"]
     if lacking:
         sentences.append(f"it has no rule for {lacking} of them")
     if scaling is not None and not scaling.scaled:
         sentences.append("initial weights are as large as it wants them")
     if recipe.conditions:
         sentences.append(
-            f"it holds under {len(recipe.conditions)} conditions, which "
+            f"it holds under {count_of(len(recipe.conditions), 'condition')}, which "
             f"`advisor recipe show {recipe.name}` lists"
         )
     return "; ".join(sentences)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 
+from fslr.training.summaries import count_of
+
 _log = logging.getLogger("fslr")
 
 _NAMES = 2  # of groups in the line, for each reason
@@ -26,9 +28,9 @@ def slow_groups_words(slow: Mapping[str, str], groups: int) -> str:
         for reason, found in sorted(names.items(), key=lambda item: -len(item[1]))
     ]
     return (
-        f"{len(slow)} of {groups} groups are measured by a slower route, without bias but with "
-        "more noise or time: "
-        f"{'; '.join(reasons)}. slow_groups names them all"
+        f"{len(slow)} of {count_of(groups, 'group')} "
+        f"{'is' if len(slow) == 1 else 'are'} measured by a slower route, without bias but with "
+        f"more noise or time: {'; '.join(reasons)}. slow_groups names them all"
     )
 
 

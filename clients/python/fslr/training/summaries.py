@@ -23,6 +23,16 @@ def is_held(outcome: int) -> bool:
     return outcome == policy_pb2.OUTCOME_UNMATCHED or outcome_words(outcome).startswith("held ")
 
 
+def count_of(count: int, noun: str) -> str:
+    """Return a number with its noun, such as ``1 group`` or ``12 groups``.
+
+    Args:
+        count: The number.
+        noun: The noun in the singular; its plural ends in s.
+    """
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def held_words(outcomes: Sequence[int]) -> str:
     """Return how many groups are held and why, such as ``3 held (2 zero rate, 1 unmatched)``.
 

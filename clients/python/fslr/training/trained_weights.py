@@ -59,6 +59,6 @@ def unequal_matrices(vary: Sequence[bool]) -> str:
     if 2 * sum(vary) <= len(vary):
         return ""
     return (
-        f"the rows or columns of {sum(vary)} of {len(vary)} matrices differ in size by more than "
-        "chance"
+        f"the rows or columns of {sum(vary)} of {len(vary)} "
+        f"{'matrix' if len(vary) == 1 else 'matrices'} differ in size by more than chance"
     )

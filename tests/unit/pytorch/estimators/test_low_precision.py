@@ -143,7 +143,7 @@ def test_one_log_line_says_how_many_groups_are_slow_and_why(
             optimizer.step()
     (line,) = [record.getMessage() for record in caplog.records if "slow" in record.getMessage()]
     assert line == (
-        "1 of 3 groups are measured by a slower route, without bias but with more noise or time: "
+        "1 of 3 groups is measured by a slower route, without bias but with more noise or time: "
         "1 (inner.weight) because the rows of a result depend on several examples, so they are "
         "summed. slow_groups names them all"
     )
