@@ -41,6 +41,12 @@ def test_the_stored_figures_keep_the_promises() -> None:
     assert all(more * 10 >= fewer for fewer, more in itertools.pairwise(speeds))
     assert service["start_s"] < 1.5
     assert service["import_s"] < 0.3
+    web = json.loads((_ROOT / FIGURES / "web.json").read_text("utf-8"))
+    assert web["groups"] >= 10_000
+    assert 0 < web["first_view_ms"] < 1_000
+    assert 0 < web["bytes"] <= 300_000
+    assert web["draw_ms_10k_groups"] > 0
+    assert (web["sse_clients"], web["streams"]) == (200, 1_000)
 
 
 def _answer(name: str) -> dict[str, Any]:
