@@ -118,7 +118,9 @@ def _has_independent(moved: _Moves, dependent: _Moves) -> bool:
     """
     return any(
         _size([of_tensor]) < _NOT_DEPENDENT * _size([moves])
-        for moves, of_tensor in zip(zip(*moved, strict=True), zip(*dependent, strict=True))
+        for moves, of_tensor in zip(
+            zip(*moved, strict=True), zip(*dependent, strict=True), strict=True
+        )
     )
 
 
