@@ -317,6 +317,12 @@ BAD = [
     (None, {"learning_rate": {"Dense_0": 1.0}}, "structure does not fit that of the parameters"),
     (None, {"stacked": {"blocks": 0}}, "stacked names 'blocks', which is not in the parameters"),
     (None, {"accumulate_steps": 0}, "accumulate_steps is 0; it must be at least 1"),
+    (
+        None,
+        {"options": {"probes": 4}},
+        r"options is {'probes': 4}; .* fslr.jax.MeasuringOptions, such as MeasuringOptions.probes",
+    ),
+    (None, {"options": {}}, r"options is {}; it must be a fslr.jax.MeasuringOptions"),
 ]
 
 

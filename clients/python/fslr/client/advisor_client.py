@@ -29,7 +29,8 @@ class AdvisorClient(ProfileCalls, PolicyCalls, RecipeCalls, RunCalls):
     names such as ``projects/nlp/profiles/char-gpt``.
 
     The channel opens at the first call, and opens anew in a forked process: creating a client
-    before data loader workers are forked is safe.
+    before data loader workers are forked is safe. With ``GRPC_ENABLE_FORK_SUPPORT=0``, calls in a
+    process that is forked after the first call raise :class:`ServiceError`, since they may hang.
 
     Args:
         address: ``host:port`` of the service. If the name resolves to several addresses, calls are

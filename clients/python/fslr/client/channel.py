@@ -13,6 +13,7 @@ from urllib.parse import quote
 import grpc
 
 from fslr.client.certificates import CertificateFiles
+from fslr.client.forks import check_channel_can_open
 from fslr.client.http_proxies import channel_options
 from fslr.client.loopback import is_local_address
 from fslr.client.status_errors import service_error
@@ -113,7 +114,11 @@ class Connection:
         self._channel = None
 
     def channel(self) -> grpc.Channel:
-        """Return the channel of this process; it is opened if needed."""
+        """Return the channel of this process; it is opened if needed.
+
+        Raises:
+            ServiceError: Calls of this forked process may hang.
+        """
         renewed = self._certificates_changed()
         if renewed or self._channel is None or self._channel_pid != os.getpid():
             # Calls in progress keep the channel that they started on.
@@ -130,6 +135,7 @@ class Connection:
             return False
 
     def _new_channel(self) -> grpc.Channel:
+        check_channel_can_open()
         options = (*_CHANNEL_OPTIONS, *channel_options(self.address))
         if self._certificates is None:
             return grpc.insecure_channel(self.address, options=options)

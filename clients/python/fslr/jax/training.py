@@ -12,7 +12,7 @@ from fslr.advisor.v1 import layout_pb2
 from fslr.errors import AttachError
 from fslr.jax.groups import ModelGroups
 from fslr.jax.learning_rates import LearningRates
-from fslr.jax.measuring_options import MeasuringOptions
+from fslr.jax.measuring_options import MeasuringOptions, checked_options
 from fslr.jax.model_forms import form_of, state_of
 from fslr.jax.optimizer_names import optimizer_name, optimizers_of_leaves
 from fslr.jax.step_loop import StepLoop
@@ -80,7 +80,7 @@ class TrainingParts:
                 "batch) that returns the outputs, such as lambda params, batch: "
                 "module.apply(params, batch['inputs'])"
             )
-        options = spec.options or MeasuringOptions()
+        options = checked_options(spec.options)
         form = form_of(spec.model)
         params = form.split(spec.model).params
         self.groups = ModelGroups(spec.model, form, spec.stacked)
