@@ -97,6 +97,8 @@ def trained(  # noqa: C901 - one way to write after the other
         def closure(step: int = step) -> Tensor:
             if writer == "closure":
                 optimizer.state_dict()  # a checkpoint within a step does not end its scaling
+                if attachment is not None:  # neither does one of the attachment
+                    assert attachment.state_dict()["run"]["cadence"]["step"] == step
                 write()
             return backward(model, step)
 

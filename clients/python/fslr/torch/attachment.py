@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
+from typing import Any
 
 import torch
 from torch import nn
@@ -172,6 +173,7 @@ class Attachment(AdvisedTraining):
             timer=run.cadence.stopwatch,
         )
         self._meter.calls.on_call = self._hooks.model_called
+        self._meter.calls.releases.action = self._hooks.model_called_compiled
         self._meter.calls.timer = run.cadence.stopwatch
         if not observe_only:
             self._hooks.owned_by(self, self._meter.close)
@@ -188,6 +190,14 @@ class Attachment(AdvisedTraining):
                 newest one counts, so you may report it at every step.
         """
         self._run.report_loss(float(loss))  # a tensor would keep its graph in memory
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint needs; see :meth:`.AdvisedTraining.state_dict`.
+
+        Within a step, as in a closure, it is the state with which the step began.
+        """
+        self._hooks.restore()
+        return super().state_dict()
 
     def close(self) -> None:
         """Detach from the model, the optimizer and the advisor.

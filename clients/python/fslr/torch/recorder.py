@@ -100,6 +100,7 @@ class Recorder(RecordedTraining):
         self._watch = TrainingWatch(model, self.groups, scaler.inner, receivers)
         self._hooks = StepHooks(optimizers, cycle, scaler, self._meter.calls, watch=self._watch)
         self._meter.calls.on_call = self._hooks.model_called
+        self._meter.calls.releases.action = self._hooks.model_called_compiled
 
     def close(self) -> None:
         """Detach from the model and the optimizer; what was recorded stays available."""

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
+from fslr.torch.calls.compiled_calls import CompiledCall, Releases
 from fslr.torch.calls.measured_modules import is_being_measured
 from fslr.torch.calls.scripting import MARK, allow_scripting, end_scripting
 from fslr.torch.model.batch import AutocastState
@@ -23,8 +24,6 @@ _log = logging.getLogger("fslr")
 
 _MIN_EARLIER_BYTES = 64 * 2**20
 _PLAIN = (int, float, str)
-
-_Arguments = tuple[tuple[Any, ...], dict[str, Any], tuple[AutocastState, ...]]
 
 
 @dataclass(slots=True)  # not frozen: one is made in each step, and that takes half the time
@@ -156,6 +155,7 @@ class TrainingCalls:
     Attributes:
         was_called: Whether the training called the model since this was last set to False.
         on_call: Called before each training call, except in compiled code; it must not raise.
+        releases: What is done at calls in compiled code, except the first one after each step.
         timer: Times what is done at each training call.
     """
 
@@ -173,7 +173,8 @@ class TrainingCalls:
         self._calls: list[TrainingCall] = []
         self._states: dict[object, AutocastState] = {}
         # The arguments of the latest call in compiled code, where nothing else can be done.
-        self._compiled: _Arguments | None = None
+        self._compiled: CompiledCall | None = None
+        self.releases = Releases()
         self._failure: Exception | None = None  # of a call that is not kept
         self._model = weakref.ref(model)
         allow_scripting(model)
@@ -191,8 +192,8 @@ class TrainingCalls:
         """
         if self._failure is not None:
             raise self._failure
-        if self._compiled is not None:
-            self._add(*self._compiled, is_training=True)
+        if (call := self._compiled) is not None:
+            self._add(call.args, call.kwargs, call.autocasts, is_training=True)
             self._compiled = None
         return [call for call in self._calls[:-1] if not call.is_changed] + self._calls[-1:]
 
@@ -205,6 +206,7 @@ class TrainingCalls:
 
     def close(self) -> None:
         """Stop watching, and forget all calls."""
+        self.releases.action = None
         self._handle.remove()
         model = self._model()
         if model is not None:
@@ -220,7 +222,7 @@ class TrainingCalls:
         self.was_called = True
         if torch.compiler.is_compiling():
             if model.training or self._compiled is None:
-                self._compiled = args, kwargs, self._autocasts()
+                self._compiled = CompiledCall(args, kwargs, self._autocasts(), self.releases)
         else:
             self.timer.begin_hooks()
             try:

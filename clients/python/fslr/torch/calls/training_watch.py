@@ -75,8 +75,7 @@ class TrainingWatch:
     def closed(self, *, was_called: bool) -> None:
         """Take note that nothing is attached any more.
 
-        Calls in compiled code are not counted: each number would compile the model again.
-        So if there are only such calls, what was not seen is said at the end.
+        Calls in compiled code are counted late, so what was not seen may be said only here.
 
         Args:
             was_called: Whether the training has called the model since the last step.

@@ -6,6 +6,7 @@ import itertools
 import sys
 import weakref
 from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import suppress
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -86,6 +87,9 @@ class StepHooks:
         watch: Is told of calls and steps.
         check: Is told of steps that did not follow their multipliers.
         timer: Times what the hooks do.
+
+    Attributes:
+        model_called_compiled: Takes note that compiled code calls the model; it never raises.
     """
 
     def __init__(
@@ -121,6 +125,7 @@ class StepHooks:
         self._hooked = hooked
         # The step may be compiled, but not what is done around it.
         disable: Any = torch.compiler.disable
+        self.model_called_compiled: Callable[[], None] = disable(self._note_compiled_call)
         self._before = mark_as_own(disable(self._before_step), self)
         self._after = mark_as_own(disable(self._after_step), self)
         self._pre_handles = [(o, o.register_step_pre_hook(self._before)) for o in hooked]
@@ -128,9 +133,9 @@ class StepHooks:
         for optimizer in hooked:
             # A step that raised left what it wrote in split groups, and no hook runs after it.
             if hasattr(optimizer, "_optimizer_state_dict_pre_hooks"):  # wrappers may lack it
-                self._handles.append(optimizer.register_state_dict_pre_hook(self._restore))
+                self._handles.append(optimizer.register_state_dict_pre_hook(self.restore))
             if hasattr(optimizer, "_optimizer_load_state_dict_pre_hooks"):
-                self._handles.append(optimizer.register_load_state_dict_pre_hook(self._restore))
+                self._handles.append(optimizer.register_load_state_dict_pre_hook(self.restore))
 
     def owned_by(self, attachment: object, on_abandoned: Callable[[], None]) -> None:
         """Take note of the attachment that scales steps by these hooks.
@@ -164,6 +169,12 @@ class StepHooks:
             if self._watch is not None:
                 self._attempt(self._watch.called)
             self._take_call()
+
+    def _note_compiled_call(self) -> None:
+        if self._watch is None or self._is_closed or _running(self._members):
+            return
+        with suppress(Exception):  # the call is not counted then
+            self._watch.called()
 
     def _attempt(self, action: Callable[..., _T], *args: Any) -> _T | None:
         """Return the result of an action; the cycle gets what it raises."""
@@ -295,7 +306,8 @@ class StepHooks:
                 for key in reversed(wanted):
                     hooks.move_to_end(key, last=False)
 
-    def _restore(self, *_: Any) -> None:
+    def restore(self, *_: Any) -> None:
+        """Copy what a step that raised wrote into split groups to the optimizers' own."""
         if not _running(self._members):  # a closure may save a checkpoint
             self._attempt(self._scaler.restore)
 

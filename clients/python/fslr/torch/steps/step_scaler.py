@@ -382,8 +382,10 @@ class StepScaler:
         return "its step reads learning rates from somewhere other than its groups"
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what the optimizers' own checkpoints do not contain."""
-        self.restore()
+        """Return what the optimizers' own checkpoints do not contain.
+
+        Call :meth:`restore` before, unless a step is under way.
+        """
         return {
             "notes": [
                 {} if owner is None else owner.split.notes.get(id(parameter), {})
