@@ -201,7 +201,8 @@ def _in_a_group(make: _Make) -> _Make:
 
     def made(kind: _Kind, model: nn.Module) -> torch.optim.Optimizer:
         if not dist.is_initialized():
-            dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+            store = dist.HashStore()  # type: ignore[attr-defined]
+            dist.init_process_group("gloo", store=store, rank=0, world_size=1)
         return make(kind, model)
 
     return made

@@ -18,8 +18,13 @@ from benchmarks.text import Corpus, load_corpus
 from fslr.torch.optimizers import with_held
 
 Manner = Literal[
-    *("step", "closure", "second_order", "two_calls"),
-    *("backward_and_closure", "closure_of_outputs", "own_backward"),
+    "step",
+    "closure",
+    "second_order",
+    "two_calls",
+    "backward_and_closure",
+    "closure_of_outputs",
+    "own_backward",
 ]
 """How a training loop steps: after ``backward()``; with a closure; after a ``backward()`` that
 keeps the graph; by the two calls of sharpness-aware optimizers; after ``backward()`` and with a

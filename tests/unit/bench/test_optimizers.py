@@ -142,7 +142,7 @@ class _StepsOnItsOwnLoss(torch.optim.SGD):
 
     def backward(self, loss: torch.Tensor) -> None:
         self.has_seen_a_loss = True
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
 
     def step(self, *_: Any) -> Any:
         if self.has_seen_a_loss:

@@ -84,7 +84,7 @@ def _in_hooks(count: _Count) -> Iterator[None]:
         return call
 
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("_before_step", "_after_step", "model_called", "_restore"):
+        for name in ("_before_step", "_after_step", "model_called", "restore"):
             patch.setattr(StepHooks, name, counted(getattr(StepHooks, name)))
         patch.setattr(TrainingCalls, "_keep", counted(TrainingCalls._keep))
         yield
