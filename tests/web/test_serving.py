@@ -26,15 +26,32 @@ from tests.web.service import Run, WebService, register
 _BASE = "/projects/default/runs/night"
 
 
-def test_with_tls_the_cookie_is_secure_and_requests_are_limited(tmp_path: Path) -> None:
-    authority = Authority(tmp_path)
+def _mutual_tls(folder: Path) -> tuple[tuple[str, ...], ssl.SSLContext]:
+    """Return options of a page that requires certificates, and a context that has one."""
+    authority = Authority(folder)
     cert, key = authority.issue("server")
-    arguments = ("--tls-cert", str(cert), "--tls-key", str(key), "--http-max-requests-per-s", "4")
-    with WebService(None, *arguments) as service:
+    ca = str(authority.ca())
+    own = authority.client()
+    assert own.cert is not None
+    context = ssl.create_default_context(cafile=ca)
+    context.load_cert_chain(own.cert, own.key)
+    return ("--tls-cert", str(cert), "--tls-key", str(key), "--tls-client-ca", ca), context
+
+
+def _check_refusal(url: str, folder: Path) -> None:
+    """Check that a page does not answer a browser without a certificate."""
+    stranger = ssl.create_default_context(cafile=folder / "ca.pem")
+    stranger.maximum_version = ssl.TLSVersion.TLSv1_2  # whose handshakes fail at once
+    with pytest.raises(httpx.TransportError, match=r"(?i)alert|reset|eof"):
+        httpx.get(url, verify=stranger)
+
+
+def test_with_tls_the_cookie_is_secure_and_requests_are_limited(tmp_path: Path) -> None:
+    files, context = _mutual_tls(tmp_path)
+    with WebService(None, *files, "--http-max-requests-per-s", "4") as service:
         assert service.url.startswith("https://")
-        with httpx.Client(
-            base_url=service.url, verify=ssl.create_default_context(cafile=authority.ca())
-        ) as client:
+        _check_refusal(service.url, tmp_path)
+        with httpx.Client(base_url=service.url, verify=context) as client:
             signed_in = client.post("/sign-in", data={"token": "anything"})  # not needed here
             cookie = signed_in.headers["set-cookie"]
             assert cookie.startswith("__Host-advisor-token=")
@@ -60,16 +77,21 @@ def test_a_page_beside_a_service_says_so_while_redis_is_down(tmp_path: Path) -> 
             run = Run(client, "night")
             run.measure(3)
             run.close()
+        files, context = _mutual_tls(tmp_path)
         arguments = ["web", "--address", service.address, "--http", str(port), "--until-eof"]
-        page = start_service(arguments, log)
+        page = start_service([*arguments, *files], log)
+        url = f"https://127.0.0.1:{port}"
         try:
-            _check_outage(f"http://127.0.0.1:{port}", service, redis)
+            _check_outage(url, context, service, redis)
+            _check_refusal(url, tmp_path)
         finally:
             page.end()
 
 
-def _check_outage(url: str, service: LocalServer, redis: RedisServer) -> None:
-    with httpx.Client(base_url=url, timeout=20) as client:
+def _check_outage(
+    url: str, context: ssl.SSLContext, service: LocalServer, redis: RedisServer
+) -> None:
+    with httpx.Client(base_url=url, verify=context, timeout=20) as client:
 
         def answers() -> bool:
             try:
