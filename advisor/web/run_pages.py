@@ -83,6 +83,7 @@ async def groups(context: Context, request: Request) -> Response:
         rows=rows[:_MAX_GROUPS],
         count=len(rows),
         chosen=role or block,
+        step=feed.history.figures.points[-1].step if rows else 0,
         observes_only=feed.history.figures.observes_only,
     )
     return HTMLResponse(text)

@@ -49,6 +49,13 @@ def test_a_measurement_appears_while_the_page_is_open(desk: Page, service: WebSe
         page.wait_for_selector("#live.live:not(.lost)")
         run.measure(2)
         page.wait_for_selector('#page[data-measurements="5"]')
+        # The last step is at the right edge: the axis has grown with the run.
+        page.locator('[data-chart="total"] .plot').press("End")
+        cursor, plot = (
+            page.locator(f'[data-chart="total"] {part}').bounding_box()
+            for part in (".u-cursor-x", ".u-over")
+        )
+        assert abs(cursor["x"] - plot["x"] - plot["width"]) < 3
         page.wait_for_selector(f"#figures .strip:has-text('{run.last_step} / 10000')")
         run.close()
 
@@ -106,7 +113,7 @@ def test_a_click_lists_the_groups_of_a_layer_or_role(desk: Page) -> None:
     heat_map.scroll_into_view_if_needed()
     eventually(lambda: heat_map.evaluate("c => c.width > 400") or page.wait_for_timeout(50))
     heat_map.click(position={"x": 300, "y": 30})  # the second of five rows
-    page.wait_for_selector("#groups h2:has-text('blocks.0')")
+    page.wait_for_selector("#groups h2:has-text('blocks.0, step 275')")
     assert page.locator("#groups tbody tr").count() == 2
     page.click("a[data-role='blocks.*.mlp.weight']")
     page.wait_for_selector("#groups h2:has-text('blocks.*.mlp.weight')")

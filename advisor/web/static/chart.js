@@ -31,7 +31,8 @@ export class Chart {
 
   draw(isNew) {
     const { spec, data: { steps, names, values }, picture, words } = this.frame;
-    const drawn = [steps, ...(spec.is_stacked ? stacked(values) : values)];
+    // A copy of the steps: the next measurement is added to them, and is not what was drawn before.
+    const drawn = [[...steps], ...(spec.is_stacked ? stacked(values) : values)];
     const named = JSON.stringify(names);
     if (this.plot && !isNew && named === this.names) {
       const all = this.plot.data[0];

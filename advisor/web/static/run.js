@@ -6,6 +6,7 @@ import { LiveRun } from "./live.js";
 
 const MAX_POINTS = 4000; // then the server reduces the curves again
 const METRICS_MS = 20000; // they come without an event of the run
+const CHECK_MS = 60000; // its viewers share a sheet for a while
 const FIGURES_MS = 3000;
 const DRAW_MS = 300;
 const RETRY_MS = 5000;
@@ -44,6 +45,8 @@ const whileSeen = (callback, waitMs) => throttled(() => document.hidden || callb
 const drawSoon = whileSeen(() => data && draw(), DRAW_MS);
 const refreshFigures = whileSeen(() => refreshPart("figures"), FIGURES_MS);
 const refreshMetrics = whileSeen(() => refreshPart("metrics"), METRICS_MS);
+const refreshCheck = whileSeen(() => isCheckLoaded() && refreshPart("check"), CHECK_MS);
+const isCheckLoaded = () => document.querySelector("[data-refreshed=check]") !== null;
 
 async function refreshPart(name) {
   try {
@@ -60,6 +63,7 @@ document.addEventListener("visibilitychange", () => {
 setInterval(() => {
   refreshFigures();
   refreshMetrics();
+  refreshCheck();
 }, METRICS_MS);
 
 const live = new LiveRun(base, {
