@@ -118,6 +118,12 @@ def test_a_click_lists_the_groups_of_a_layer_or_role(desk: Page) -> None:
     page.click("a[data-role='blocks.*.mlp.weight']")
     page.wait_for_selector("#groups h2:has-text('blocks.*.mlp.weight')")
     assert page.locator("#groups tbody tr").count() == 3
+    # The link that was clicked has the focus; that one of the keyboard keeps its place.
+    refresh = "import('/static/dom.js').then((m) => m.refresh(`${location.pathname}/figures`))"
+    assert page.evaluate(f"{refresh}.then((parts) => parts.length)") == 2
+    page.keyboard.press("Tab")
+    page.locator("#details a").first.focus()
+    assert page.evaluate(f"{refresh.replace('dom.js', 'dom.js?again')}.then((p) => p.length)") == 1
     page.click("#groups button")
     eventually(lambda: page.locator("#groups tbody").count() == 0 or page.wait_for_timeout(50))
 

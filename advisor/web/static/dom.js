@@ -65,13 +65,21 @@ export async function refresh(url) {
   return [...document.querySelectorAll("[data-refreshed]")].filter((target) => {
     const name = target.dataset.refreshed;
     const found = answer.querySelector(`[data-refreshed="${name}"]`);
-    // What was read stays where nothing new can be read, as does the keyboard's place.
-    const isKept = found?.dataset.unread !== undefined || target.contains(document.activeElement);
-    if (!found || isKept || shown[name] === found.innerHTML) return false;
+    // What was read stays where nothing new can be read.
+    if (!found || found.dataset.unread !== undefined) return false;
+    if (isInUse(target) || shown[name] === found.innerHTML) return false;
     shown[name] = found.innerHTML;
     replaceContent(target, found);
     return true;
   });
+}
+
+// Whether a part has the keyboard's place, or text that is being selected. A click leaves the focus
+// on a link, too, but nobody is there.
+function isInUse(target) {
+  const selection = getSelection();
+  const isSelected = selection.type === "Range" && selection.containsNode(target, true);
+  return isSelected || target.querySelector(":focus-visible") !== null;
 }
 
 // Shows what another document has, scrolled as what was there before.

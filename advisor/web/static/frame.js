@@ -3,6 +3,7 @@
 import { element, onceVisible, texts } from "./dom.js";
 import { number } from "./format.js";
 
+const opened = new Set(); // titles whose table is open, for pictures that are made again
 const frames = new Set(); // the listener keeps none that has left the page
 matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => {
   frames.forEach((each) => each.draw(true));
@@ -26,7 +27,11 @@ export class Frame {
     this.rows = element("div", { class: "scroll tall", ...named });
     const summary = element("summary", {}, texts["page.table"]);
     this.table = element("details", { class: "table" }, summary, this.rows);
-    this.table.addEventListener("toggle", () => this.fillTable());
+    this.table.open = opened.has(container.dataset.title);
+    this.table.addEventListener("toggle", () => {
+      opened[this.table.open ? "add" : "delete"](container.dataset.title);
+      this.fillTable();
+    });
     container.replaceChildren(this.picture, this.words, this.table);
     onceVisible(container, () => {
       this.isVisible = true;
