@@ -105,8 +105,8 @@ def pilot(
     elif found.step is PilotStep.OBSERVE:
         say(
             f"The run has {count_of(found.measurements, 'measurement')}, and {MIN_MEASUREMENTS} "
-            f"are needed. Let it train on, then run `advisor pilot {plain(profile)}` again. A "
-            "short training measures more with `max_overhead=None` or a smaller "
+            "are needed. Let it train on, then run\nthe same command again. A short training "
+            "measures more with `max_overhead=None`,\nor under a policy with a smaller "
             "`max_interval_steps`."
         )
     elif content is not None:
@@ -175,7 +175,7 @@ def _print_lines(found: Pilot, lines: Lines) -> None:
     if lines.after:
         say("\nand this line after it:\n")
         _print_code(lines.after)
-    say(f"\nThe training does not change. Then run `advisor pilot {plain(found.profile)}` again.")
+    say("\nThe training does not change. Afterwards, run the same command again.")
 
 
 def _print_code(code: str) -> None:

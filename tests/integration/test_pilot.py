@@ -100,6 +100,7 @@ def test_a_run_that_applied_advice_or_measured_too_little_is_no_pilot(
     assert "run advised applied advice, so it does not show a training without it" in refused
     short = cli.run("pilot", "gpt", "--run", "short").stdout
     assert "The run has 1 measurement, and 3 are needed." in short
+    assert "Let it train on, then run\nthe same command again." in short  # with its options
 
 
 @pytest.mark.parametrize("framework", list(Framework))
