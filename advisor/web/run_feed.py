@@ -81,6 +81,7 @@ class RunFeed:
         self.parts = Fragments()
         self.fragments: dict[str, tuple[int, str]] = {}
         self.encoded: LRUCache[str, bytes] = LRUCache(_MAX_ENCODED)
+        self._newest: tuple[tuple[str, int], list[Row] | None] = (("", -1), None)
         self.problem = ""
         self.closed = False
 
@@ -175,7 +176,7 @@ class RunFeed:
                 changed, started = self._changed, time.monotonic()
                 found: list[Row] | None = []
                 if self.complete:
-                    found = self.history.rows_after(after_id, MAX_MISSED)
+                    found = self._rows_after(after_id)
                     after_id = latest(after_id, self._cursor)
                 yield Update(found or [], must_reload=found is None)
                 if not changed.is_set():
@@ -185,6 +186,13 @@ class RunFeed:
         finally:
             self._pages -= 1
             self.touch()
+
+    def _rows_after(self, after_id: str) -> list[Row] | None:
+        """Return the measurements after an event; pages that have the same ones share them."""
+        wanted = (after_id, self.version)
+        if self._newest[0] != wanted:
+            self._newest = (wanted, self.history.rows_after(after_id, MAX_MISSED))
+        return self._newest[1]
 
     def is_behind(self, after_id: str) -> bool:
         """Return whether an id is later than all events, as after a loss of data."""

@@ -24,7 +24,7 @@ from fslr.errors import UnavailableError
 
 _MIN_PIXELS, _MAX_PIXELS = 50, 2_000
 _MAX_GROUPS, _MAX_ROLES = 500, 40
-_FIGURES_S, _CURVES_S = 3.0, 1.0  # between two versions for all pages of a run
+_FIGURES_S, _CURVES_S = 5.0, 1.0  # between two versions for all pages of a run
 
 
 async def run_page(context: Context, request: Request) -> Response:

@@ -24,7 +24,7 @@ from benchmarks.rpc.payload import PROJECT
 
 _OPENING = 20  # pages that load at the same time
 _OPEN_S = 120.0
-_FIGURES_S = 3.0  # between two requests for the figures, as in the page's script
+_FIGURES_S = 5.0  # between two requests for the figures, as in the page's script
 _PIXELS = 1_300
 
 

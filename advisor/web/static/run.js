@@ -7,7 +7,7 @@ import { LiveRun } from "./live.js";
 const MAX_POINTS = 4000; // then the server reduces the curves again
 const METRICS_MS = 20000; // they come without an event of the run
 const CHECK_MS = 60000; // its viewers share a sheet for a while
-const FIGURES_MS = 3000;
+const FIGURES_MS = 5000;
 const DRAW_MS = 300;
 const RETRY_MS = 5000;
 const base = page.dataset.base;
