@@ -31,12 +31,13 @@ from benchmarks.studies.reference import (
     tried,
     with_rules,
 )
+from benchmarks.studies.signal import best_step_factor
 from benchmarks.transfer.bench import PROCESSES, THREADS, Bench
 from benchmarks.transfer.cases import Case, chosen_cases
 from benchmarks.transfer.progress import bench_with_progress
 from benchmarks.transfer.settings import Setting
 from benchmarks.transfer.sweeps import ADVISED, Method, Profiles
-from benchmarks.transfer.training import Advice, Recording
+from benchmarks.transfer.training import Advice, Recording, Training
 
 _console = Console()
 
@@ -50,7 +51,7 @@ class Idea:
         name: Its description in tables.
         cases: The cases on which it is tried. They are held out: no question of the ablations uses
             them, so no idea was found and no default was chosen on them.
-        method: Returns the advised method with the idea, for a case.
+        method: Returns the advised method with the idea, for a case and its base.
         without: The method without the idea.
         status: ``default`` or ``option`` if the policy has the idea, else ``not in the policy``.
         profiles: Returns the profiles to use; None for those of the base's sweep.
@@ -59,7 +60,7 @@ class Idea:
     key: str
     name: str
     cases: tuple[Case, ...]
-    method: Callable[[Case], Method] = lambda _case: ADVISED
+    method: Callable[[Reference], Method] = lambda _reference: ADVISED
     without: Method = ADVISED
     status: Literal["default", "option", "not in the policy"] = "not in the policy"
     profiles: Callable[[Bench, Reference], Profiles] | None = None
@@ -69,9 +70,21 @@ def _elements_per_step(setting: Setting) -> int:
     return setting.batch_size * (setting.context if setting.reads_text else 1)
 
 
-def _scaled_for_less_noise(case: Case) -> Method:
+def _scaled_for_less_noise(reference: Reference) -> Method:
     """Scale multipliers by the square root of how much more data a step of the big model sees."""
+    case = reference.case
     factor = math.sqrt(_elements_per_step(case.big) / _elements_per_step(case.base))
+    return replace(ADVISED, advice=Advice(adjust=partial(scale_all, factor)))
+
+
+def _scaled_for_more_signal(reference: Reference) -> Method:
+    """Scale multipliers by the square root of how much more of a gradient is signal."""
+    case = reference.case
+    base, big = (
+        Training(setting, case.base, case.optimizer, 2.0**reference.octave, case.steps, seed=0)
+        for setting in (case.base, case.big)
+    )
+    factor = best_step_factor(base, big)
     return replace(ADVISED, advice=Advice(adjust=partial(scale_all, factor)))
 
 
@@ -161,16 +174,22 @@ IDEAS = (
         _scaled_for_less_noise,
     ),
     Idea(
+        "signal",
+        "multipliers scaled by the square root of the measured signal of a gradient",
+        _LARGER_BATCHES,
+        _scaled_for_more_signal,
+    ),
+    Idea(
         "total",
         "total rate matched too, by the Gram matrix",
         (*_OTHERS, *_LARGER_BATCHES),
-        lambda _case: replace(ADVISED, advice=Advice(adjust=match_total)),
+        lambda _reference: replace(ADVISED, advice=Advice(adjust=match_total)),
     ),
     Idea(
         "measured",
         "depth rule `measured`",
         _DEEPER,
-        lambda _case: with_rules(depth_rule=DepthRule.MEASURED),
+        lambda _reference: with_rules(depth_rule=DepthRule.MEASURED),
         status="option",
     ),
     Idea(
@@ -197,7 +216,7 @@ IDEAS = (
         "once",
         "first recommendation kept",
         _OTHERS,
-        lambda _case: with_rules(first_step_only=True),
+        lambda _reference: with_rules(first_step_only=True),
         status="option",
     ),
 )
@@ -309,7 +328,7 @@ def _tried(
         if without not in known:
             known[without] = tried(bench, reference, idea.without)
         pairs.append((
-            tried(bench, reference, idea.method(reference.case), profiles),
+            tried(bench, reference, idea.method(reference), profiles),
             known[without],
         ))
     return {

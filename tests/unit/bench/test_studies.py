@@ -7,6 +7,7 @@ import statistics
 
 import numpy as np
 import pytest
+import torch
 from scipy import stats
 
 from benchmarks.studies.ablations import summarize
@@ -16,6 +17,7 @@ from benchmarks.studies.ideas import IDEAS, conclusion_of, judge
 from benchmarks.studies.matching import extrapolated, match_total, total_at
 from benchmarks.studies.questions import questions
 from benchmarks.studies.reference import Outcome, Reference, outcome
+from benchmarks.studies.signal import signal_of
 from benchmarks.transfer.cases import CASES
 from benchmarks.transfer.methods import published_flerm
 from benchmarks.transfer.sweeps import Sweep
@@ -268,3 +270,18 @@ def test_the_published_procedure_measures_as_published() -> None:
     assert (method.advice.options.probes, method.recording.every) == (40, 100)
     assert method.advice.policy is not None
     assert method.advice.policy.min_interval_steps == 100
+
+
+def test_signal_is_the_part_of_a_gradient_that_batches_share() -> None:
+    """Gradients are 2 on one weight, with noise of variance 1 on three others: 4 of 7 is signal."""
+    generator = torch.Generator().manual_seed(0)
+
+    def gradient() -> list[torch.Tensor]:
+        return [torch.tensor([2.0]), torch.randn(3, generator=generator)]
+
+    found = [signal_of([gradient() for _ in range(4)], [1.0, 1.0]) for _ in range(400)]
+    assert statistics.fmean(found) == pytest.approx(4 / 7, abs=0.05)
+    # The weights leave two parts of noise out.
+    weights = [1.0, torch.tensor([1.0, 0.0, 0.0])]
+    found = [signal_of([gradient() for _ in range(4)], weights) for _ in range(400)]
+    assert statistics.fmean(found) == pytest.approx(4 / 5, abs=0.05)
