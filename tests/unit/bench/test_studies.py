@@ -282,6 +282,6 @@ def test_signal_is_the_part_of_a_gradient_that_batches_share() -> None:
     found = [signal_of([gradient() for _ in range(4)], [1.0, 1.0]) for _ in range(400)]
     assert statistics.fmean(found) == pytest.approx(4 / 7, abs=0.05)
     # The weights leave two parts of noise out.
-    weights = [1.0, torch.tensor([1.0, 0.0, 0.0])]
+    weights: list[torch.Tensor | float] = [1.0, torch.tensor([1.0, 0.0, 0.0])]
     found = [signal_of([gradient() for _ in range(4)], weights) for _ in range(400)]
     assert statistics.fmean(found) == pytest.approx(4 / 5, abs=0.05)

@@ -298,7 +298,7 @@ def test_a_mask_is_named_in_measurements() -> None:
     assert to.measurements[0].mask == "first_half"
 
 
-BAD = [
+BAD: list[tuple[Any, Any, str]] = [
     ({}, None, "the parameters .dict. have no arrays"),
     ({"w": 1.0}, None, "the parameter w is 1.0 of type float; it must be an array"),
     ({"w": jnp.ones(2, int)}, None, "the parameter w has the type int32; only floating-point"),

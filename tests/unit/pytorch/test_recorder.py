@@ -20,6 +20,7 @@ from advisor.local.in_process import InProcessAdvisor
 from benchmarks.training import no_attachment
 from fslr import AttachError, MeasurementError, Provenance, RunInfo
 from fslr.torch import MeasuringOptions, Recorder, attach
+from fslr.torch.calls.compiled_calls import CompiledCall, Releases
 from fslr.training.events import Warned
 from tests.building import content_message
 from tests.training_jobs import OFTEN, recorded, wide
@@ -108,7 +109,8 @@ def test_copies_and_pickles_of_an_attached_model_are_not_attached() -> None:
     with Recorder(model, optimizer, every=1) as recorder:
         backward()
         # A batch that cannot be copied must not prevent copying the model.
-        recorder._meter._calls._compiled = ((torch.ones(2, requires_grad=True) * 2,), {}, ())
+        unfit = (torch.ones(2, requires_grad=True) * 2,)
+        recorder._meter._calls._compiled = CompiledCall(unfit, {}, (), Releases())
         copied, pickled = copy.deepcopy(model), pickle.loads(pickle.dumps(model))
         averaged = torch.optim.swa_utils.AveragedModel(model)
         recorder._meter.forget_step()
