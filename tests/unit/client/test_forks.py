@@ -1,4 +1,4 @@
-"""Forked processes in which gRPC may hang are told so."""
+"""Calls in a forked process raise an error where gRPC may hang."""
 
 from __future__ import annotations
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from fslr.errors import AttachError, MeasurementError
+from fslr.errors import MeasurementError
 from fslr.jax.estimators import ESTIMATORS, ApplyFn, Estimator, LeafGroup
 from fslr.jax.estimators.mask import Mask
 from fslr.training.summaries import mask_label
@@ -76,22 +76,3 @@ class MeasuringOptions:
     def mask_name(self) -> str:
         """What weighs the output elements, for profiles: a key, or the name of a function."""
         return mask_label(self.mask)
-
-
-def checked_options(options: MeasuringOptions | None) -> MeasuringOptions:
-    """Return what a user passed as options; without any, the defaults.
-
-    Args:
-        options: The options, or None.
-
-    Raises:
-        AttachError: They are something else.
-    """
-    if options is None:
-        return MeasuringOptions()
-    if not isinstance(options, MeasuringOptions):
-        raise AttachError(
-            f"options is {options!r}; it must be a fslr.jax.MeasuringOptions, such as "
-            "MeasuringOptions(probes=4)"
-        )
-    return options

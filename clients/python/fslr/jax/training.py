@@ -12,13 +12,14 @@ from fslr.advisor.v1 import layout_pb2
 from fslr.errors import AttachError
 from fslr.jax.groups import ModelGroups
 from fslr.jax.learning_rates import LearningRates
-from fslr.jax.measuring_options import MeasuringOptions, checked_options
+from fslr.jax.measuring_options import MeasuringOptions
 from fslr.jax.model_forms import form_of, state_of
 from fslr.jax.optimizer_names import optimizer_name, optimizers_of_leaves
 from fslr.jax.step_loop import StepLoop
 from fslr.jax.step_meter import Apply, StepMeter
 from fslr.jax.step_scaler import StepScaler
 from fslr.jax.weight_decay import exclusion_warning
+from fslr.training.argument_checks import checked_options
 from fslr.training.cycle_parts import Run
 from fslr.training.events import Listener, Listeners, Warned
 from fslr.training.step_cycle import StepCycle
@@ -80,7 +81,7 @@ class TrainingParts:
                 "batch) that returns the outputs, such as lambda params, batch: "
                 "module.apply(params, batch['inputs'])"
             )
-        options = checked_options(spec.options)
+        options = checked_options(spec.options, MeasuringOptions, package="fslr.jax")
         form = form_of(spec.model)
         params = form.split(spec.model).params
         self.groups = ModelGroups(spec.model, form, spec.stacked)

@@ -14,7 +14,7 @@ from fslr.protocols import Advisor
 from fslr.torch.calls.training_watch import TrainingWatch
 from fslr.torch.distributed import Group, ranks_of, uneven_steps
 from fslr.torch.initialization import refuse_initialization, scale_weights
-from fslr.torch.measuring_options import MeasuringOptions, checked_options
+from fslr.torch.measuring_options import MeasuringOptions
 from fslr.torch.model.groups import ModelGroups, check_model
 from fslr.torch.optimizers import Optimizers, checked_optimizers, largest_learning_rate, name_of
 from fslr.torch.step_meter import StepMeter
@@ -24,6 +24,7 @@ from fslr.torch.steps.step_hooks import StepHooks, refuse_attached
 from fslr.torch.steps.step_scaler import StepScaler, splitting_hint
 from fslr.torch.steps.weight_decay import WeightDecay, exclusion_warning, kept_hint, scaled_hint
 from fslr.training.advised_run import AdvisedRun, Answers
+from fslr.training.argument_checks import checked_options
 from fslr.training.attached_training import AdvisedTraining
 from fslr.training.budget import DEFAULT_MAX_OVERHEAD
 from fslr.training.events import Listener, Listeners, Warned
@@ -97,7 +98,7 @@ class Attachment(AdvisedTraining):
                 first_step=first_step,
             )
         self._scaler = _scaler(optimizers, choices, self.groups, receivers)
-        options = checked_options(options)
+        options = checked_options(options, MeasuringOptions, package="fslr.torch")
         self._meter = StepMeter(model, self.groups, options, ranks, receivers)
         decays = [WeightDecay(inner) for inner in self._scaler.inner]
         if options.exclude_weight_decay and (warning := exclusion_warning(decays)):

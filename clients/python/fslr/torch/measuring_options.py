@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import nn
 
-from fslr.errors import AttachError, MeasurementError
+from fslr.errors import MeasurementError
 from fslr.torch.distributed import Ranks, is_sharded
 from fslr.torch.estimators import ESTIMATORS, Estimator, PerExampleEstimator
 from fslr.torch.model.batch import AutocastState, Batch
@@ -197,22 +197,3 @@ class MeasuringOptions:
             seed=seed,
             output_dim=self.batch_dims[1],
         )
-
-
-def checked_options(options: MeasuringOptions | None) -> MeasuringOptions:
-    """Return what a user passed as options; without any, the defaults.
-
-    Args:
-        options: The options, or None.
-
-    Raises:
-        AttachError: They are something else.
-    """
-    if options is None:
-        return MeasuringOptions()
-    if not isinstance(options, MeasuringOptions):
-        raise AttachError(
-            f"options is {options!r}; it must be a fslr.torch.MeasuringOptions, such as "
-            "MeasuringOptions(probes=4)"
-        )
-    return options

@@ -9,13 +9,14 @@ from torch import nn
 
 from fslr.torch.calls.training_watch import TrainingWatch
 from fslr.torch.distributed import Group, ranks_of, uneven_steps
-from fslr.torch.measuring_options import MeasuringOptions, checked_options
+from fslr.torch.measuring_options import MeasuringOptions
 from fslr.torch.model.groups import ModelGroups, check_model
 from fslr.torch.optimizers import Optimizers, checked_optimizers, name_of
 from fslr.torch.step_meter import StepMeter
 from fslr.torch.steps.step_hooks import StepHooks
 from fslr.torch.steps.step_scaler import StepScaler
 from fslr.torch.steps.weight_decay import WeightDecay, exclusion_warning
+from fslr.training.argument_checks import checked_options
 from fslr.training.attached_training import RecordedTraining, as_provenance
 from fslr.training.events import Listener, Listeners, Warned
 from fslr.training.recording import Provenance, Recording
@@ -83,7 +84,7 @@ class Recorder(RecordedTraining):
         recording.cadence.start_at(first_step)
         ranks = ranks_of(model, process_group)
         scaler = StepScaler(optimizers, [group.parameter for group in self.groups])
-        options = checked_options(options)
+        options = checked_options(options, MeasuringOptions, package="fslr.torch")
         self._meter = StepMeter(model, self.groups, options, ranks, receivers)
         super().__init__(recording, self._meter, {"meter": self._meter}, provenance=provenance)
         decays = [WeightDecay(inner) for inner in scaler.inner]
