@@ -181,7 +181,8 @@ def test_the_table_covers_every_axis_model_and_optimizer_without_duplicates() ->
 def test_a_third_of_the_cases_is_long_and_has_weight_decay() -> None:
     long = [case for case in CASES if case.steps >= 2000 and case.weight_decay == 0.1]
     assert 3 * len(long) >= len(CASES)
-    assert all(len(case.seeds) >= 5 for case in CASES if case not in long)
+    few = {case.name for case in CASES if case not in long and len(case.seeds) < 5}
+    assert few == {"width char_gpt_pre Adam", "width char_gpt_pre Muon"}  # decision 23 says why
 
 
 def test_the_cases_that_choose_are_fewer_than_those_that_claim() -> None:
