@@ -26,6 +26,7 @@ _MARKS: Final = {
     "flerm": ("#8e6c8a", "P"),
     "measured": (ADVISED, "o"),
     "hybrid": ("#14324a", "s"),
+    "hybrid_standard": ("#4a90c2", "p"),
 }
 _LINEAR_NATS = 0.05  # regrets below it are drawn on a linear scale
 _HEIGHT = 0.8  # of the band of an axis, in rows

@@ -9,7 +9,7 @@ from typing import Any
 from benchmarks.markdown import number, table
 from benchmarks.transfer.cases import CASES, Case
 from benchmarks.transfer.comparisons import mean_regret
-from benchmarks.transfer.methods import DEFAULT, HYBRID_RECIPE, METHODS, MethodName, method_of
+from benchmarks.transfer.methods import DEFAULT, HYBRIDS, METHODS, MethodName, method_of
 from benchmarks.transfer.optimum import Verdict
 from benchmarks.transfer.paired import MeanFigure
 from benchmarks.transfer.records import case_name, identity, is_choosing, same_case, with_interval
@@ -25,6 +25,7 @@ SPOKEN = {
     "flerm": "published FLeRM",
     "measured": "measured",
     "hybrid": "hybrid",
+    "hybrid_standard": "hybrid, standard width",
 }
 _AXIS_NAMES = {
     "width_depth": "width and depth",
@@ -38,10 +39,12 @@ METHODS_TEXT = f"""\
 Each method takes the base's best learning rate to the scaled model, and `{DEFAULT}` is the default.
 `standard` changes nothing. The recipes muP, depth-muP and CompleteP need no measurement. `measured`
 has multipliers from measurements, on an unchanged model. `hybrid` also follows the recipe
-{HYBRID_RECIPE}, which scales the initial weights and holds until the first measurement. Optima are
-minima of quadratics in log2 of the learning rate, fitted to all losses within an octave. Brackets
-have 90% intervals from a bootstrap over seeds. A case cannot tell if the interval of its shift is
-wider than an octave, unless all of it is beyond one. [A decision](\
+{HYBRIDS["hybrid"]}, which scales the initial weights and holds until the first measurement;
+`hybrid, standard width` does so with {HYBRIDS["hybrid_standard"]}, which leaves those of layers
+as they are where only the width grows. Optima are minima of quadratics in log2 of the learning
+rate, fitted to all losses within an octave. Brackets have 90% intervals from a bootstrap over
+seeds. A case cannot tell if the interval of its shift is wider than an octave, unless all of it is
+beyond one. [A decision](\
 ../decisions/0023-cases-that-choose-and-cases-that-claim.md) says which cases choose the default
 method, and which make the claim."""
 _BY_AXIS = """\

@@ -19,7 +19,7 @@ from benchmarks.transfer.paired import Comparison, MeanFigure, over_seeds
 from benchmarks.transfer.records import Record, case_name, is_choosing
 
 SIMPLEST_FIRST: Final[tuple[MethodName, ...]] = (
-    "standard", "mup", "depth_mup", "completep", "measured", "flerm", "hybrid",
+    "standard", "mup", "depth_mup", "completep", "measured", "flerm", "hybrid_standard", "hybrid",
 )  # fmt: skip
 """Standard needs nothing, recipes no measurements, measured and FLeRM change no initial weights."""
 

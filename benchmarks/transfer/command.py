@@ -19,7 +19,7 @@ from benchmarks.transfer.cases import AXES, CASES, LARGER, PARTS, Case, chosen_c
 from benchmarks.transfer.cases import quick as quick_form
 from benchmarks.transfer.duration import expected_s
 from benchmarks.transfer.finished import FinishedTrainings
-from benchmarks.transfer.methods import METHODS, STANDARD, MethodName, method_of
+from benchmarks.transfer.methods import METHODS, STANDARD, MethodName, equals, method_of
 from benchmarks.transfer.optimizers import OPTIMIZERS
 from benchmarks.transfer.printing import print_document
 from benchmarks.transfer.progress import bench_with_progress
@@ -115,7 +115,8 @@ def transfer(
         raise typer.BadParameter(
             f"{out} has full cases, which --quick would replace; use a different file"
         )
-    todo = _todo(cases, names, [] if again else records)
+    known = [] if again else records
+    todo = _todo(cases, names, known)
     _announce(cases, todo, out, processes, is_fine=is_fine)
     if todo or not source:  # taken before the runs, so that it is the commit of this code
         chosen_by = ("--axis", "--model", "--optimizer", "--part", "--method", "--resume")
@@ -124,9 +125,9 @@ def transfer(
             "threads": THREADS,
             "processes": processes,
         }
-    for base, new in _run(todo, processes, resume, records, is_fine=is_fine):
-        commit = {"commit": source["commit"]}
-        bases, records = merged(bases, base), merged(records, {**new, **commit})
+    for base, new in _run(todo, processes, resume, bases, known, is_fine=is_fine):
+        commit = new.get("commit", source["commit"])  # a copied record has its own
+        bases, records = merged(bases, base), merged(records, {**new, "commit": commit})
         if out is not None:
             save(out, document(bases, records, source))
     # Print only what was asked for, even if the file has more.
@@ -234,6 +235,7 @@ def _run(
     todo: Sequence[_Todo],
     processes: int,
     resume: Path | None,
+    bases: Sequence[Record],
     records: Sequence[Record],
     *,
     is_fine: bool,
@@ -244,23 +246,28 @@ def _run(
     finished = None if resume is None else FinishedTrainings(resume)
     with bench_with_progress("transfer", _console, processes=processes, finished=finished) as bench:
         for case, methods in todo:
-            yield from _run_case(bench, case, methods, records, is_fine=is_fine)
+            yield from _run_case(bench, case, methods, bases, records, is_fine=is_fine)
 
 
 def _run_case(
     bench: Bench,
     case: Case,
     methods: Sequence[MethodName],
+    bases: Sequence[Record],
     records: Sequence[Record],
     *,
     is_fine: bool,
 ) -> Iterator[tuple[Record, Record]]:
     sweeps = CaseSweeps(bench, case, is_fine=is_fine)
     wanted = identity(case)
-    standard = next(
-        (old for old in records if same_case(old, wanted) and old["method"] == STANDARD), None
-    )
+    old_base = next((old for old in bases if same_case(old, wanted)), None)
+    own = {old["method"]: old for old in records if same_case(old, wanted)}
+    standard = own.get(STANDARD)
     for name in methods:
+        equal = next((own[each] for each in equals(name, case) if each in own), None)
+        if old_base is not None and equal is not None:
+            yield old_base, {**equal, "method": name}
+            continue
         begun = time.monotonic()
         base = base_record(case, sweeps.base)
         big = sweeps.big(name)

@@ -23,7 +23,7 @@ from benchmarks.transfer.paired import (
 )
 from benchmarks.transfer.records import Record, is_choosing, losses_of, same_case
 
-OURS: Final[tuple[MethodName, ...]] = ("measured", "hybrid")
+OURS: Final[tuple[MethodName, ...]] = ("measured", "hybrid", "hybrid_standard")
 ALTERNATIVES: Final[tuple[MethodName, ...]] = tuple(name for name in METHODS if name not in OURS)
 CaseSet = Literal["all", "claiming", "choosing"]
 CASE_SETS: Final[tuple[CaseSet, ...]] = get_args(CaseSet)

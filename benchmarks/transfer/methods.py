@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from collections.abc import Mapping
 from typing import Final, Literal, get_args
 
 from advisor.policy import Policy
@@ -16,12 +17,26 @@ from benchmarks.transfer.sweeps import ADVISED, PLAIN, Method
 from benchmarks.transfer.training import Advice, Recording
 from fslr.torch import MeasuringOptions
 
-MethodName = Literal["standard", "mup", "depth_mup", "completep", "flerm", "measured", "hybrid"]
+MethodName = Literal[
+    "standard",
+    "mup",
+    "depth_mup",
+    "completep",
+    "flerm",
+    "measured",
+    "hybrid",
+    "hybrid_standard",
+]
 METHODS: Final[tuple[MethodName, ...]] = get_args(MethodName)
 STANDARD: Final = "standard"  # what regrets are relative to
 DEFAULT: Final = "measured"  # what the product does by default
-HYBRID_RECIPE: Final = "depth-mup"  # which recipe the hybrid starts with
-_HYBRID_RULE: Final[RuleName] = "depth_mup"  # the same as model code
+HYBRIDS: Final[Mapping[MethodName, str]] = {
+    "hybrid": "depth-mup",
+    "hybrid_standard": "depth-standard",
+}
+"""The shipped recipe that each hybrid starts with."""
+
+_SHAPE_RULE: Final[RuleName] = "depth_mup"  # has factors wherever the recipes of hybrids have some
 
 _FAMILIES: Final[dict[OptimizerName, Family]] = {"Adam": "adam", "AdamW": "adam", "SGD": "sgd"}
 
@@ -41,8 +56,8 @@ def method_of(name: MethodName, case: Case) -> Method | None:
     family = _FAMILIES.get(case.optimizer)
     if case.model == "lora_gpt":  # parametrizations say nothing of the rank of adapters
         return None
-    if name == "hybrid":  # its recipe has no rules for other optimizers
-        return None if family is None else Method(name, advice=Advice(recipe=HYBRID_RECIPE))
+    if name in HYBRIDS:  # their recipes have no rules for other optimizers
+        return None if family is None else Method(name, advice=Advice(recipe=HYBRIDS[name]))
     rule: RuleName | None = next((each for each in RULES if each == name), None)
     if rule is None or family is None:
         return None
@@ -63,10 +78,10 @@ def same_as(name: MethodName, case: Case) -> MethodName | None:
     """
     if method_of(name, case) is None:
         return None
-    if name == "hybrid":
+    if name in HYBRIDS:
         # It starts with the base's initial weights, which another initial scale changes.
         starts_alike = case.base.init_scale == case.big.init_scale
-        is_measured = starts_alike and _factors(_HYBRID_RULE, case) == _factors(None, case)
+        is_measured = starts_alike and _factors(_SHAPE_RULE, case) == _factors(None, case)
         return "measured" if is_measured else None
     rule = next((each for each in RULES if each == name), None)
     if rule is None:
@@ -76,6 +91,19 @@ def same_as(name: MethodName, case: Case) -> MethodName | None:
         return "standard"
     earlier = itertools.takewhile(lambda each: each != rule, RULES)
     return next((each for each in earlier if _factors(each, case) == own), None)
+
+
+def equals(name: MethodName, case: Case) -> list[MethodName]:
+    """Return all methods that a method equals in a case, the nearest one first.
+
+    Args:
+        name: The method.
+        case: The case.
+    """
+    found: list[MethodName] = []
+    while (equal := same_as(found[-1] if found else name, case)) is not None:
+        found.append(equal)
+    return found
 
 
 def _factors(rule: RuleName | None, case: Case) -> dict[str, Factors]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typer.testing import CliRunner
 from advisor.recipes import shipped_recipe
 from benchmarks import code_version
 from benchmarks.__main__ import app
+from benchmarks.transfer import command
 from benchmarks.transfer.cases import (
     AXES,
     CASES,
@@ -23,7 +25,7 @@ from benchmarks.transfer.cases import (
     chosen_cases,
 )
 from benchmarks.transfer.finished import FinishedTrainings
-from benchmarks.transfer.methods import METHODS, MethodName, method_of, same_as
+from benchmarks.transfer.methods import METHODS, MethodName, equals, method_of, same_as
 from benchmarks.transfer.optimizers import OPTIMIZERS
 from benchmarks.transfer.records import identity, losses_of
 from benchmarks.transfer.results import (
@@ -253,6 +255,9 @@ def test_a_method_whose_factors_are_those_of_another_equals_it() -> None:
     assert same_as("completep", wide) is None  # it has a rule for epsilon
     louder = replace(deep, big=replace(small, init_scale=8.0))
     assert same_as("hybrid", louder) is None  # it starts with the base's initial weights
+    assert equals("depth_mup", replace(deep, big=small)) == ["standard"]
+    assert equals("hybrid_standard", replace(deep, big=small)) == ["measured"]
+    assert equals("completep", wide) == []
 
 
 def test_finished_trainings_are_known_by_definition_profile_and_code(tmp_path: Path) -> None:
@@ -344,6 +349,24 @@ def test_a_file_with_all_records_is_printed_without_training(tmp_path: Path) -> 
     assert "hybrid: within one octave in 11 of 11 cases that can be told (100%" in " ".join(
         text.split()
     )
+
+
+def test_a_method_that_equals_a_measured_one_takes_its_record_and_trains_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "transfer.json"
+    case = next(each for each in CASES if each.name == "batch_size char_gpt_pre Adam")
+    old = [{**record(name, -1.0), **identity(case)} for name in ("standard", "measured")]
+    old[1]["commit"] = "abc"
+    save(file, document([{**BASE, **identity(case)}], old, {"commit": "abc", "processes": 2}))
+    monkeypatch.setattr(command, "bench_with_progress", lambda *_args, **_options: nullcontext())
+    arguments = ["transfer", "--axis", "batch_size", "--model", "char_gpt_pre"]
+    chosen = ["--optimizer", "Adam", "--method", "hybrid_standard", "--out", str(file)]
+    result = CliRunner().invoke(app, [*arguments, *chosen])
+    assert result.exit_code == 0, result.output
+    _, records, _ = load(file)
+    assert [each["method"] for each in records] == ["standard", "measured", "hybrid_standard"]
+    assert records[2] == {**records[1], "method": "hybrid_standard"}
 
 
 def test_quick_cases_do_not_replace_full_ones(tmp_path: Path) -> None:

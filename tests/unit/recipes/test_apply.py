@@ -220,5 +220,5 @@ def test_an_unknown_name_of_a_recipe_names_the_nearest() -> None:
         InvalidValueError, match="'complete-p'; did you mean completed-p or completep"
     ):
         shipped_recipe("complete-p")
-    with pytest.raises(InvalidValueError, match="they are completed-p, completep, depth-mup, muon"):
+    with pytest.raises(InvalidValueError, match="they are completed-p, completep, depth-mup, dep"):
         shipped_recipe("zzz")

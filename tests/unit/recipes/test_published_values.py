@@ -124,6 +124,24 @@ def depth_mup(part: str, optimizer: str) -> Published:
     )
 
 
+def depth_standard(part: str, optimizer: str) -> Published:
+    """2407.05872, table 1, standard parametrization, full alignment; depth as in depth_mup.
+
+    Its learning rates are N ** -c, with c by layer of embedding, hidden and readout: 0, 1 and 1 for
+    Adam, -1/2, 1/2 and 1 for SGD. Their product with the decay does not depend on the width.
+    """
+    width = 1.0 if part == "query norm" else N
+    kind = 1 if part in MATRICES else 2 if part in READOUTS else 0
+    lr = width ** -((0, 1, 1) if optimizer == "AdamW" else (-0.5, 0.5, 1))[kind]
+    deep = depth_mup(part, optimizer)
+    return Published(
+        lr=lr * deep.lr / mup_package(part, optimizer).lr,
+        init=width ** (0, -0.5, -0.5)[kind],
+        multiplier=L**-0.5 if part in BRANCH_OUTPUTS else 1.0,
+        decay=1 / lr,
+    )
+
+
 def complete_p(part: str, _optimizer: str, alpha: float = 1.0) -> Published:
     """2505.01618, table 1, with m_N and m_L written N and L."""
     branch = L**-alpha if part in BRANCH_OUTPUTS else 1.0
@@ -217,6 +235,8 @@ SOURCES: Mapping[tuple[str, str], Source] = {
     ("mup-sgd", "SGD"): mup_package,
     ("depth-mup", "AdamW"): depth_mup,
     ("depth-mup", "SGD"): depth_mup,
+    ("depth-standard", "AdamW"): depth_standard,
+    ("depth-standard", "SGD"): depth_standard,
     ("completep", "AdamW"): complete_p,
     ("completed-p", "AdamW"): completed_p,
     ("muon", "Muon"): muon,
@@ -250,6 +270,8 @@ def test_factors_are_those_of_the_source(name: str, optimizer: str) -> None:
         ("mup-sgd", "SGD"),
         ("depth-mup", "AdamW"),
         ("depth-mup", "SGD"),
+        ("depth-standard", "AdamW"),
+        ("depth-standard", "SGD"),
     ],
 )
 def test_inputs_start_with_a_variance_of_one_over_their_fan_in(name: str, optimizer: str) -> None:
