@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -217,10 +218,17 @@ def test_cases_are_filtered_by_axis_model_and_optimizer() -> None:
     assert chosen_cases("lora_rank", "res_mlp") == []
 
 
-def test_each_case_is_in_one_part() -> None:
+def test_each_case_is_in_one_part_that_make_can_measure() -> None:
     by_part = {part: chosen_cases(part=part) for part in PARTS}
     assert [len(cases) for cases in by_part.values()] == [23, 5, 2, 4, 1]
     assert {case.name for cases in by_part.values() for case in cases} == {c.name for c in CASES}
+    makefile = (Path(__file__).parents[3] / "Makefile").read_text("utf-8")
+    named = re.search(r"fit a night: PART=(.*)$", makefile, re.MULTILINE)
+    assert named is not None
+    assert re.split(", | or ", named[1]) == ["others", *PARTS, "larger"]
+    hours = re.search(r"# Hours on 2 quiet cores: (.*?)\.", makefile, re.DOTALL)
+    assert hours is not None
+    assert re.findall(r"([a-z-]+) \d+", hours[1]) == ["others", *PARTS, "larger"]
 
 
 def test_methods_say_nothing_of_optimizers_without_a_rule() -> None:
