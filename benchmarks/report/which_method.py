@@ -17,11 +17,12 @@ from benchmarks.report.methods import (
 from benchmarks.transfer.cases import CASES
 from benchmarks.transfer.choice import choose_for
 from benchmarks.transfer.comparisons import pairs_of
-from benchmarks.transfer.methods import MethodName
+from benchmarks.transfer.methods import HYBRIDS, MethodName
 from benchmarks.transfer.records import case_name
 
 _Record = Mapping[str, Any]
 RECIPES: Final[tuple[MethodName, ...]] = ("mup", "depth_mup", "completep")
+_NAMED: Final = {*RECIPES, *HYBRIDS}  # in the cells of their columns
 _WITH_RECIPES: Final = ("Adam", "AdamW", "SGD")
 
 
@@ -72,26 +73,25 @@ def which_method(figures: _Record) -> str:
         own = [r for r in figures["cases"] if row.has(r["axis"], r["optimizer"])]
         chosen = choose_for(own, pairs).method
         names = {case_name(record) for record in own}
-        recipe = _best_recipe(own)
-        shown: tuple[MethodName, ...] = ("standard", recipe, "measured", "hybrid")
+        shown = ("standard", _best(own, RECIPES), "measured", _best(own, tuple(HYBRIDS)))
         rows.append((
             row.name,
             str(len(names)),
             NOT_MEASURED if chosen is None else f"**{SPOKEN[chosen]}**",
-            *(_cell(own, row, method, is_named=method in RECIPES) for method in shown),
+            *(_cell(own, row, method, is_named=method in _NAMED) for method in shown),
         ))
-    heads = ("what grows", "cases", "use", "standard", "best recipe", "measured", "hybrid")
+    heads = ("what grows", "cases", "use", "standard", "best recipe", "measured", "best hybrid")
     return table(heads, rows)
 
 
-def _best_recipe(records: Sequence[_Record]) -> MethodName:
-    """Return the recipe with the lowest mean regret, of those with the most cases."""
+def _best(records: Sequence[_Record], methods: Sequence[MethodName]) -> MethodName:
+    """Return the method with the lowest mean regret, of those with the most cases."""
 
     def rank(method: MethodName) -> tuple[int, float]:
         mean, _ = mean_of_finite([r for r in records if r["method"] == method])
         return (0, 0.0) if mean is None else (-mean.cases, mean.mean)
 
-    return min(RECIPES, key=rank)
+    return min(methods, key=rank)
 
 
 def _cell(records: Sequence[_Record], row: _Row, method: MethodName, *, is_named: bool) -> str:

@@ -36,7 +36,7 @@ HYBRIDS: Final[Mapping[MethodName, str]] = {
 }
 """The shipped recipe that each hybrid starts with."""
 
-_SHAPE_RULE: Final[RuleName] = "depth_mup"  # has factors wherever the recipes of hybrids have some
+_HYBRID_RULE: Final[RuleName] = "depth_mup"  # its factors are 1 wherever those of all hybrids are
 
 _FAMILIES: Final[dict[OptimizerName, Family]] = {"Adam": "adam", "AdamW": "adam", "SGD": "sgd"}
 
@@ -81,7 +81,7 @@ def same_as(name: MethodName, case: Case) -> MethodName | None:
     if name in HYBRIDS:
         # It starts with the base's initial weights, which another initial scale changes.
         starts_alike = case.base.init_scale == case.big.init_scale
-        is_measured = starts_alike and _factors(_SHAPE_RULE, case) == _factors(None, case)
+        is_measured = starts_alike and _factors(_HYBRID_RULE, case) == _factors(None, case)
         return "measured" if is_measured else None
     rule = next((each for each in RULES if each == name), None)
     if rule is None:

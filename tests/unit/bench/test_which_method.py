@@ -35,7 +35,7 @@ def test_the_simplest_method_that_is_not_worse_is_to_be_used() -> None:
     other = case("width", "res_mlp", "SGD", plain=0.0, gain=0.0)
     found = rows([deep, wide, other])
     assert found["depth"][:2] == ["1", "**hybrid**"]
-    assert found["depth"][4:] == ["-0.005 ± 0.011", "-0.085 ± 0.011"]
+    assert found["depth"][4:] == ["-0.005 ± 0.011", "hybrid: -0.085 ± 0.011"]
     # muP equals measured, which needs more.
     assert found["width, with Adam or AdamW"][1] == "**muP**"
     assert found["width, with Adam or AdamW"][3] == "muP: -0.005 ± 0.011"
