@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PROTOS := $(wildcard protos/fslr/advisor/v1/*.proto)
 GENERATED := clients/python
-MEASURED := recipes practice estimator overhead measurements scaling frameworks registry ablations adapters ideas references warm-ups
+MEASURED := recipes practice estimator overhead measurements scaling frameworks registry ablations adapters ideas references warm-ups noise
 RESUMED := practice references warm-ups
 # All test targets: three processes for two cores, at most eight, each with a service and a Redis of its
 # own. A third of their time is waiting.

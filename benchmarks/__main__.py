@@ -19,6 +19,7 @@ from benchmarks.scaling import scaling
 from benchmarks.studies.ablations import ablations
 from benchmarks.studies.adapters import adapters
 from benchmarks.studies.ideas import ideas
+from benchmarks.studies.noise import noise
 from benchmarks.studies.recipes import recipes
 from benchmarks.studies.references import references
 from benchmarks.studies.warm_ups import warm_ups
@@ -41,6 +42,7 @@ app.command()(estimator)
 app.command()(frameworks)
 app.command()(ideas)
 app.command()(measurements)
+app.command()(noise)
 app.command()(optimizers)
 app.command()(overhead)
 app.command()(practice)

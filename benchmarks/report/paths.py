@@ -20,6 +20,7 @@ LORA: Final = Path("docs/how-to/transfer-lora-across-ranks.md")
 SIZING: Final = Path("docs/how-to/size.md")
 RECIPES: Final = Path("benchmarks/practice/recipes.py")
 RESULTS: Final = Path("docs/explanation/results.md")
+BATCH_DECISION: Final = Path("docs/decisions/0014-batches-of-another-size-change-no-rate.md")
 
 PAGES_WITH_BLOCKS: Final = (
     *(README, MEASUREMENT, POLICY, RECORDINGS, PROMOTION, SIZING, OPTIMIZERS, LORA, METHOD),

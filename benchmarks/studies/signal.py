@@ -50,7 +50,9 @@ def signal(training: Training) -> float:
     """
     torch.manual_seed(training.seed)
     task = build_task(training.setting)
-    optimizer = build_optimizer(training.optimizer, task.model, training.learning_rate, {})
+    optimizer = build_optimizer(
+        training.optimizer, task.model, training.learning_rate, {}, training.weight_decay
+    )
     batches = torch.Generator().manual_seed(training.seed + 1)
     others = torch.Generator().manual_seed(training.seed + 2)
     parameters = [each for each in task.model.parameters() if each.requires_grad]
