@@ -191,14 +191,14 @@ def cells_of(row: NoiseRow) -> tuple[str, ...]:
 
 HEADS: Final = (
     *("case", "steps", "signal of the base", "of the big model"),
-    *("predicted shift, octaves", "shift under advice"),
+    *("predicted shift, octaves", "shift under advice, octaves"),
 )
 
 
 def _print(rows: Sequence[NoiseRow]) -> None:
     table = Table(box=box.SIMPLE)
     for head in HEADS:
-        table.add_column(head, no_wrap=head == HEADS[0])
+        table.add_column(head, overflow="fold")
     for row in rows:
-        table.add_row(*cells_of(row))
+        table.add_row(*(cell.replace(" [", "\n[") for cell in cells_of(row)))
     Console().print(table)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,11 +10,14 @@ import pytest
 from typer.testing import CliRunner
 
 from benchmarks.__main__ import app
-from benchmarks.studies.noise import row_of, trainings_of
+from benchmarks.report.paths import FIGURES
+from benchmarks.studies.noise import measured_cases, row_of, trainings_of
 from benchmarks.studies.signal import signal
 from benchmarks.transfer.cases import CASES
 from benchmarks.transfer.records import Record
+from benchmarks.transfer.results import load
 
+_FIGURES = Path(__file__).parents[3] / FIGURES
 _CASE = next(case for case in CASES if case.name == "batch_size res_mlp SGD")
 _ADVISED: Record = {"shift": 1.0, "shift_interval": [0.8, 1.2]}
 
@@ -38,6 +42,16 @@ def test_larger_batches_have_more_signal() -> None:
     pairs = trainings_of(replace(_CASE, steps=20, seeds=(0,)), -4.0)
     of_base, of_big = map(signal, pairs[0])
     assert 0 < 1.2 * of_base < of_big < 1
+
+
+def test_stored_shifts_are_those_of_the_transfer_benchmark() -> None:
+    rows = json.loads((_FIGURES / "noise.json").read_text("utf-8"))["noise"]
+    found = measured_cases(*load(_FIGURES / "transfer.json")[:2])
+    shown = {row["case"]: (row["steps"], row["shift"], row["shift_interval"]) for row in rows}
+    assert shown == {
+        each.case.name: (each.case.steps, each.advised["shift"], each.advised["shift_interval"])
+        for each in found
+    }
 
 
 def test_the_command_says_what_it_needs(tmp_path: Path) -> None:
