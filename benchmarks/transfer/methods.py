@@ -31,8 +31,8 @@ METHODS: Final[tuple[MethodName, ...]] = get_args(MethodName)
 STANDARD: Final = "standard"  # what regrets are relative to
 DEFAULT: Final = "measured"  # what the product does by default
 HYBRIDS: Final[Mapping[MethodName, str]] = {
-    "hybrid": "depth-mup",
     "hybrid_standard": "depth-standard",
+    "hybrid": "depth-mup",
 }
 """The shipped recipe that each hybrid starts with."""
 
