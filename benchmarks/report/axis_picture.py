@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
@@ -29,6 +30,7 @@ _MARKS: Final = {
     "hybrid_standard": ("#4a90c2", "p"),
 }
 _LINEAR_NATS = 0.05  # regrets below it are drawn on a linear scale
+_LEGEND_COLUMNS = 5  # at most, so that the legend is not wider than the picture
 _HEIGHT = 0.8  # of the band of an axis, in rows
 
 
@@ -75,7 +77,9 @@ def axis_picture(records: Sequence[Mapping[str, Any]]) -> Figure:
     for method in known:
         color, marker = _MARKS[method]
         axes.plot([], [], color=color, marker=marker, linestyle="", label=SPOKEN[method])
-    figure.legend(loc="outside upper center", ncols=min(len(known), 7), columnspacing=1.0)
+    rows = math.ceil(len(known) / _LEGEND_COLUMNS)
+    columns = math.ceil(len(known) / rows)
+    figure.legend(loc="outside upper center", ncols=columns, columnspacing=1.0)
     return figure
 
 
