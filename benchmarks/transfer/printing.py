@@ -10,6 +10,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.markdown import number
+from benchmarks.transfer.choice import NEEDED
 from benchmarks.transfer.methods import DEFAULT
 from benchmarks.transfer.records import Record, case_name, with_interval
 
@@ -139,7 +140,10 @@ def choice_lines(choice: Mapping[str, Any]) -> list[str]:
     """
     known = len(choice["missing"]) + choice["cases"]
     if choice["chosen"] is None:
-        return [f"No default can be chosen: none of {known} choosing cases has all records."]
+        return [
+            f"No default can be chosen from these records: none of the {known} choosing cases has "
+            f"{', '.join(NEEDED[:-1])} and {NEEDED[-1]}."
+        ]
     first = f"Choice of the default on {choice['cases']} of {known} choosing cases"
     lines = [f"{first}: {choice['chosen']}. The default in use: {DEFAULT}."]
     for each in choice["candidates"]:

@@ -306,5 +306,6 @@ def test_cases_that_claim_and_cases_without_all_records_do_not_choose() -> None:
     assert (choice.method, choice.cases) == (None, ())
     assert set(choice.missing) == set(CHOOSING)
     assert choice_lines(document(bases, found, {})["choice"]) == [
-        "No default can be chosen: none of 12 choosing cases has all records."
+        "No default can be chosen from these records: none of the 12 choosing cases has standard, "
+        "measured and hybrid."
     ]
