@@ -140,10 +140,8 @@ def choice_lines(choice: Mapping[str, Any]) -> list[str]:
     """
     known = len(choice["missing"]) + choice["cases"]
     if choice["chosen"] is None:
-        return [
-            f"No default can be chosen from these records: none of the {known} choosing cases has "
-            f"{', '.join(NEEDED[:-1])} and {NEEDED[-1]}."
-        ]
+        needed = f"{', '.join(NEEDED[:-1])} and {NEEDED[-1]}"
+        return [f"No default can be chosen: none of the {known} choosing cases here has {needed}."]
     first = f"Choice of the default on {choice['cases']} of {known} choosing cases"
     lines = [f"{first}: {choice['chosen']}. The default in use: {DEFAULT}."]
     for each in choice["candidates"]:
