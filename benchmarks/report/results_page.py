@@ -223,17 +223,19 @@ def _at(sweep: Mapping[str, float], learning_rate: float) -> float | None:
 
 
 def _noise(figures: Figures) -> str:
-    rows = [row for row in figures["noise"] if row["shift"] is not None]
+    axes = noise_study.AXES_OF_DATA
+    rows = [row for row in figures["noise"] if row["axis"] in axes and row["shift"] is not None]
     alike = sum(row["predicted"] * row["shift"] > 0 for row in rows)
     errors = [abs(row["predicted"] - row["shift"]) for row in rows]
     return (
-        "Cases whose big model is the base with more data per step, or with more steps. Advice "
-        "lets its outputs move as far per step as the base's did. If noise raises the loss as the "
-        "square of a step, the best step grows with the root of the part of a gradient that is "
-        "signal. "
-        "Plain trainings at the base's best learning rate measure that part, from products of "
-        "gradients of different batches. The shift that it predicts has the sign of the one under "
-        f"advice in {alike} of {len(rows)} cases, and differs from it by a mean of "
+        "Cases whose big model is the base with more data per step, or with more steps, and others "
+        "whose shift under advice is beyond an octave. Advice lets a big model's outputs move as "
+        "far per step as the base's did. If noise raises the loss as the square of a step, the "
+        "best step grows with the root of the part of a gradient that is signal. Trainings without "
+        "advice, at the base's best learning rate, measure that part from products of gradients of "
+        "different batches; models that are larger have the factors of depth-muP there. With other "
+        "data, the shift that it predicts has the sign of the one under advice in "
+        f"{alike} of {len(rows)} cases, and differs from it by a mean of "
         f"{statistics.fmean(errors):.2f} octaves. The shifts themselves have a mean size of "
         f"{statistics.fmean(abs(row['shift']) for row in rows):.2f}. A factor from this signal "
         "does not win on cases that were held out "

@@ -2,8 +2,10 @@
 
 Advice lets the outputs of a big model move as far per step as the base's did. With more data per
 step, or more steps, the same model can have gradients with more or less noise, which rates do not
-show. Plain trainings say how much of a gradient is signal, and so by how much the best step should
-change (:mod:`benchmarks.studies.signal`). That is compared with the shift under advice.
+show. Trainings without advice say how much of a gradient is signal, and so by how much the best
+step should change (:mod:`benchmarks.studies.signal`). That is compared with the shift under advice.
+Cases of other axes are looked at if their shift is beyond an octave. Their big model trains with
+depth-muP, since its plain learning rate would be far too high.
 """
 
 from __future__ import annotations
@@ -28,8 +30,9 @@ from benchmarks.studies.signal import signal
 from benchmarks.transfer.bench import PROCESSES, THREADS
 from benchmarks.transfer.cases import CASES, AxisName, Case
 from benchmarks.transfer.curves import half_width
-from benchmarks.transfer.methods import DEFAULT
-from benchmarks.transfer.optimum import optimum
+from benchmarks.transfer.methods import DEFAULT, MethodName, method_of
+from benchmarks.transfer.optimum import Verdict, optimum
+from benchmarks.transfer.parametrization import Standard
 from benchmarks.transfer.records import Record, identity, losses_of, same_case, with_interval
 from benchmarks.transfer.results import load
 from benchmarks.transfer.training import Training, start_worker
@@ -37,17 +40,20 @@ from benchmarks.transfer.training import Training, start_worker
 AXES_OF_DATA: Final[tuple[AxisName, ...]] = ("batch_size", "sequence_length", "duration")
 """The axes on which base and big model differ in their data only."""
 
+_RULE: Final[MethodName] = "depth_mup"  # changes nothing on the axes of data
+
 
 class NoiseRow(TypedDict):
-    """A case whose big model is the base with other data.
+    """A case with the shift that noise predicts.
 
     Attributes:
         case: Its name.
+        axis: What is scaled.
         steps: Optimizer steps of the big model.
         seeds: Number of seeds.
         signal_of_base: Which part of a squared gradient is signal, at the base's best learning
             rate; the mean over seeds.
-        signal_of_big: The same of the big model's plain training, at the same learning rate.
+        signal_of_big: The same of the big model with depth-muP, at the same learning rate.
         predicted: By how many octaves the best step changes according to these.
         predicted_interval: Its 90% interval over seeds.
         shift: The shift of the best learning rate under advice, in octaves.
@@ -55,6 +61,7 @@ class NoiseRow(TypedDict):
     """
 
     case: str
+    axis: str
     steps: int
     seeds: int
     signal_of_base: float
@@ -104,7 +111,9 @@ def noise(
 
 
 def measured_cases(bases: Sequence[Record], records: Sequence[Record]) -> list[_Measured]:
-    """Return the cases of these axes that have records in their present form.
+    """Return the cases that are looked at, of those with records in their present form.
+
+    These are the cases of :data:`AXES_OF_DATA`, and those that miss the optimum by over an octave.
 
     Args:
         bases: The records of bases.
@@ -117,18 +126,22 @@ def measured_cases(bases: Sequence[Record], records: Sequence[Record]) -> list[_
         own = (each for each in records if same_case(each, wanted) and each["method"] == DEFAULT)
         advised = next(own, None)
         octave = None if base is None else optimum(losses_of(base))
-        if case.axis in AXES_OF_DATA and octave is not None and advised is not None:
+        if octave is None or advised is None or method_of(_RULE, case) is None:
+            continue
+        if case.axis in AXES_OF_DATA or advised["verdict"] == Verdict.BEYOND:
             found.append(_Measured(case, octave, advised))
-    return found
+    return sorted(found, key=lambda each: each.case.axis not in AXES_OF_DATA)
 
 
 def trainings_of(case: Case, octave: float) -> list[tuple[Training, Training]]:
-    """Return plain trainings of base and big model for each seed.
+    """Return trainings of base and big model without advice, for each seed.
 
     Args:
         case: The case.
         octave: log2 of the base's best learning rate, at which both train.
     """
+    rule = method_of(_RULE, case)
+    parametrization = Standard() if rule is None else rule.parametrization
 
     def training(seed: int, *, is_base: bool) -> Training:
         return Training(
@@ -139,6 +152,7 @@ def trainings_of(case: Case, octave: float) -> list[tuple[Training, Training]]:
             case.steps_of_base if is_base else case.steps,
             seed,
             weight_decay=case.weight_decay,
+            parametrization=Standard() if is_base else parametrization,
         )
 
     return [(training(seed, is_base=True), training(seed, is_base=False)) for seed in case.seeds]
@@ -166,6 +180,7 @@ def row_of(case: Case, signals: Sequence[tuple[float, float]], advised: Record) 
     half = half_width(statistics.stdev(octaves) / math.sqrt(count), count - 1)
     return NoiseRow(
         case=case.name,
+        axis=case.axis,
         steps=case.steps,
         seeds=count,
         signal_of_base=statistics.fmean(of_base for of_base, _ in signals),

@@ -43,15 +43,16 @@ def signal(training: Training) -> float:
     """Return which part of a squared gradient is signal, as a mean over a training.
 
     Args:
-        training: A plain training; its parametrization is left out.
+        training: A training without advice.
 
     Returns:
         The part, from 0 (noise) to 1; noise of its own can carry it slightly outside.
     """
     torch.manual_seed(training.seed)
     task = build_task(training.setting)
+    factors = training.parametrization.prepare(task.model, training.setting, training.base)
     optimizer = build_optimizer(
-        training.optimizer, task.model, training.learning_rate, {}, training.weight_decay
+        training.optimizer, task.model, training.learning_rate, factors, training.weight_decay
     )
     batches = torch.Generator().manual_seed(training.seed + 1)
     others = torch.Generator().manual_seed(training.seed + 2)
