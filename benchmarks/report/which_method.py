@@ -73,7 +73,8 @@ def which_method(figures: _Record) -> str:
         own = [r for r in figures["cases"] if row.has(r["axis"], r["optimizer"])]
         chosen = choose_for(own, pairs).method
         names = {case_name(record) for record in own}
-        shown = ("standard", _best(own, RECIPES), "measured", _best(own, tuple(HYBRIDS)))
+        recipe, hybrid = _best(own, RECIPES), _best(own, tuple(HYBRIDS))
+        shown: tuple[MethodName, ...] = ("standard", recipe, "measured", hybrid)
         rows.append((
             row.name,
             str(len(names)),
