@@ -200,6 +200,8 @@ KINDS: Final[tuple[tuple[str, Kind], ...]] = (
     ("joint", _NATS),
     ("adapters/*/change", _NEITHER),
     ("adapters/*/error", _IGNORED),
+    ("noise/*/signal_of_*", _NEITHER),
+    ("noise/*/predicted", _NEITHER),
     ("smoothing", _SETTING),
     ("distance", Kind(Better.LOWER, absolute=0.05)),
     ("worst", _NATS),

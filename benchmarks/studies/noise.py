@@ -47,7 +47,7 @@ class NoiseRow(TypedDict):
     """A case with the shift that noise predicts.
 
     Attributes:
-        case: Its name.
+        name: Name of the case.
         axis: What is scaled.
         steps: Optimizer steps of the big model.
         seeds: Number of seeds.
@@ -60,7 +60,7 @@ class NoiseRow(TypedDict):
         shift_interval: Its 90% interval; None if it is not known.
     """
 
-    case: str
+    name: str
     axis: str
     steps: int
     seeds: int
@@ -179,7 +179,7 @@ def row_of(case: Case, signals: Sequence[tuple[float, float]], advised: Record) 
     mean, count = statistics.fmean(octaves), len(octaves)
     half = half_width(statistics.stdev(octaves) / math.sqrt(count), count - 1)
     return NoiseRow(
-        case=case.name,
+        name=case.name,
         axis=case.axis,
         steps=case.steps,
         seeds=count,
@@ -195,7 +195,7 @@ def row_of(case: Case, signals: Sequence[tuple[float, float]], advised: Record) 
 def cells_of(row: NoiseRow) -> tuple[str, ...]:
     """Return a row as text: case, steps, signals of both, predicted and actual shift."""
     return (
-        row["case"],
+        row["name"],
         f"{row['steps']:,}",
         f"{row['signal_of_base']:.1%}",
         f"{row['signal_of_big']:.1%}",

@@ -47,7 +47,7 @@ def test_larger_batches_have_more_signal() -> None:
 def test_stored_shifts_are_those_of_the_transfer_benchmark() -> None:
     rows = json.loads((_FIGURES / "noise.json").read_text("utf-8"))["noise"]
     found = measured_cases(*load(_FIGURES / "transfer.json")[:2])
-    shown = {row["case"]: (row["steps"], row["shift"], row["shift_interval"]) for row in rows}
+    shown = {row["name"]: (row["steps"], row["shift"], row["shift_interval"]) for row in rows}
     assert shown == {
         each.case.name: (each.case.steps, each.advised["shift"], each.advised["shift_interval"])
         for each in found
