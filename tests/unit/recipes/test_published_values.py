@@ -125,7 +125,7 @@ def depth_mup(part: str, optimizer: str) -> Published:
 
 
 def depth_standard(part: str, optimizer: str) -> Published:
-    """2407.05872, table 1, standard parametrization, full alignment; depth as in depth_mup.
+    """2407.05872, standard parametrization, full alignment; depth as in depth_mup.
 
     Its learning rates are N ** -c, with c by layer of embedding, hidden and readout: 0, 1 and 1 for
     Adam, -1/2, 1/2 and 1 for SGD. Their product with the decay does not depend on the width.
