@@ -18,7 +18,7 @@ class CaseSweeps:
     Args:
         bench: Where to train.
         case: The case.
-        is_fine: Whether sweeps have quarter octaves near their optimum.
+        is_fine: Whether sweeps have finer steps near their optimum.
     """
 
     def __init__(self, bench: Bench, case: Case, *, is_fine: bool) -> None:

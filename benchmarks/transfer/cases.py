@@ -44,6 +44,7 @@ class Case:
         seeds: Seeds of every training.
         weight_decay: Coefficient of AdamW's weight decay; None for PyTorch's default.
         base_steps: Optimizer steps of the base's trainings; None for those of the big model.
+        finer_octaves: Octaves between the learning rates that are added near an optimum.
     """
 
     axis: AxisName
@@ -55,6 +56,7 @@ class Case:
     seeds: tuple[int, ...] = _SEEDS
     weight_decay: float | None = None
     base_steps: int | None = None
+    finer_octaves: float = 0.25
 
     @property
     def steps_of_base(self) -> int:
@@ -183,12 +185,14 @@ def _long(axis: AxisName, base: Setting, big: Setting, base_steps: int | None = 
         _FEW_SEEDS,
         weight_decay=_LONG_DECAY,
         base_steps=base_steps,
+        finer_octaves=0.5,
     )
 
 
 _GPT_32 = replace(_GPT, width=32)
 _MOE_16 = replace(_MOE, width=16)
-# Sizes grow 4 times, not 8 times as in short cases: all of these cases have to be affordable.
+# Sizes grow 4 times, not 8 times as in short cases, and the steps near an optimum are half octaves,
+# not quarters: all of these cases have to be affordable.
 _LONG_CASES = (
     _long("width", _GPT, replace(_GPT, width=64)),
     _long("width", _POST, replace(_POST, width=64)),

@@ -23,7 +23,7 @@ SIMPLEST_FIRST: Final[tuple[MethodName, ...]] = (
 )  # fmt: skip
 """Standard needs nothing, recipes no measurements, measured and FLeRM change no initial weights."""
 
-NEEDED: Final[tuple[MethodName, ...]] = (STANDARD, "measured", "hybrid")
+NEEDED: Final[tuple[MethodName, ...]] = (STANDARD, "measured", "hybrid_standard")
 """The methods that a case needs records of, so that it takes part in the choice."""
 
 

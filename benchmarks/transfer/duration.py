@@ -9,14 +9,14 @@ import torch
 
 from benchmarks.training import loss_of
 from benchmarks.transfer.cases import Case
+from benchmarks.transfer.curves import HALF_WINDOW
 from benchmarks.transfer.models import build_task
 from benchmarks.transfer.settings import Setting
 
 _TIMED_STEPS = 3
 # For measuring, extended sweeps and the shared memory bus, from a run of all cases.
 _OVERHEAD = 1.3
-_OCTAVES = 5  # whole octaves of the sweep of a big model
-_FINER_STEPS = 6  # learning rates that are added near an optimum
+_OCTAVES = 4  # whole octaves of the sweep of a big model, at least three
 
 
 def expected_s(case: Case, methods: int, processes: int, *, is_fine: bool) -> float:
@@ -26,9 +26,10 @@ def expected_s(case: Case, methods: int, processes: int, *, is_fine: bool) -> fl
         case: The case.
         methods: Number of methods that are run.
         processes: Number of parallel trainings.
-        is_fine: Whether sweeps have quarter octaves near their optimum.
+        is_fine: Whether sweeps have finer steps near their optimum.
     """
-    finer = _FINER_STEPS if is_fine else 0
+    # Of the steps near an optimum, three are whole octaves.
+    finer = round(2 * HALF_WINDOW / case.finer_octaves) - 2 if is_fine else 0
     base = case.steps_of_base * (len(case.octaves) + finer) * _step_s(case.base)
     big = case.steps * methods * (_OCTAVES + finer) * _step_s(case.big)
     return _OVERHEAD * len(case.seeds) / processes * (base + big)

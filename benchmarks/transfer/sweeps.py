@@ -19,7 +19,6 @@ from benchmarks.transfer.parametrization import Parametrization, Standard
 from benchmarks.transfer.settings import Setting
 from benchmarks.transfer.training import Advice, Recording, Totals, Trained, Training
 
-_STEP_OCTAVES = 0.25  # octaves between learning rates near an optimum
 _MAX_EXTENSIONS = 5  # octaves beyond the first ones of a case, on either side
 _MAX_REFINEMENTS = 3  # the fitted optimum moves as learning rates are added
 
@@ -180,12 +179,13 @@ def until_inside(
     return found
 
 
-def add_finer_steps(found: Sweep, run: Callable[[Sequence[float]], Sweep]) -> None:
-    """Add quarter octaves to a sweep, as far from its fitted optimum as the fit reaches.
+def add_finer_steps(case: Case, found: Sweep, run: Callable[[Sequence[float]], Sweep]) -> None:
+    """Add finer steps to a sweep, as far from its fitted optimum as the fit reaches.
 
     Learning rates above one at which a seed diverged are left out.
 
     Args:
+        case: The case, which says how fine the steps are.
         found: The sweep in octaves.
         run: Sweeps over the given octaves.
     """
@@ -193,11 +193,11 @@ def add_finer_steps(found: Sweep, run: Callable[[Sequence[float]], Sweep]) -> No
         best = optimum(found.losses)
         if best is None:
             return
-        center = round(best / _STEP_OCTAVES) * _STEP_OCTAVES
+        center = round(best / case.finer_octaves) * case.finer_octaves
         diverged = [o for o, losses in found.losses.items() if not all(map(math.isfinite, losses))]
         ceiling = min((octave for octave in diverged if octave > best), default=math.inf)
-        steps = round(HALF_WINDOW / _STEP_OCTAVES)
-        near = [center + step * _STEP_OCTAVES for step in range(-steps, steps + 1)]
+        steps = round(HALF_WINDOW / case.finer_octaves)
+        near = [center + step * case.finer_octaves for step in range(-steps, steps + 1)]
         missing = [o for o in near if o not in found.losses and o < ceiling]
         if not missing:
             return
@@ -211,7 +211,7 @@ def base_sweep(bench: Bench, case: Case, method: Method, *, is_fine: bool = Fals
         bench: Where to train.
         case: The case.
         method: How to prepare models and to record.
-        is_fine: Whether to add quarter octaves near the optimum.
+        is_fine: Whether to add finer steps near the optimum.
     """
 
     def run(octaves: Sequence[float]) -> Sweep:
@@ -219,7 +219,7 @@ def base_sweep(bench: Bench, case: Case, method: Method, *, is_fine: bool = Fals
 
     found = until_inside(case, case.octaves, run)
     if is_fine:
-        add_finer_steps(found, run)
+        add_finer_steps(case, found, run)
     return found
 
 
@@ -241,7 +241,7 @@ def big_sweep(
         base: Sweep of the base. Each learning rate uses the profile recorded at the same learning
             rate; missing ones are recorded and added.
         octaves: log2 of the learning rates to start with. Default: those of the base's sweep.
-        is_fine: Whether to add quarter octaves near the optimum.
+        is_fine: Whether to add finer steps near the optimum.
     """
 
     def run(octaves: Sequence[float]) -> Sweep:
@@ -260,7 +260,7 @@ def big_sweep(
 
     found = until_inside(case, octaves or sorted(base.grid, reverse=True), run)
     if is_fine:
-        add_finer_steps(found, run)
+        add_finer_steps(case, found, run)
     return found
 
 

@@ -263,21 +263,30 @@ def chosen_from(by_method: Mapping[str, float], noise: float) -> Any:
 
 
 def test_the_lowest_mean_regret_wins_if_simpler_methods_are_worse_beyond_noise() -> None:
-    found = chosen_from({"standard": 0.3, "mup": 0.2, "measured": 0.05, "hybrid": 0.0}, 0.001)
-    assert (found.method, found.best) == ("hybrid", "hybrid")
+    found = chosen_from(
+        {"standard": 0.3, "mup": 0.2, "measured": 0.05, "hybrid_standard": 0.0}, 0.001
+    )
+    assert (found.method, found.best) == ("hybrid_standard", "hybrid_standard")
     assert found.cases == tuple(CHOOSING_CASES)
     assert set(found.missing) == CHOOSING - set(CHOOSING_CASES)
-    assert [each.method for each in found.candidates] == ["standard", "mup", "measured", "hybrid"]
+    assert [each.method for each in found.candidates] == [
+        "standard",
+        "mup",
+        "measured",
+        "hybrid_standard",
+    ]
 
 
 def test_a_simpler_method_wins_unless_it_is_worse_beyond_noise() -> None:
-    found = chosen_from({"standard": 0.3, "mup": 0.2, "measured": 0.005, "hybrid": 0.0}, 0.01)
-    assert (found.method, found.best) == ("measured", "hybrid")
+    found = chosen_from(
+        {"standard": 0.3, "mup": 0.2, "measured": 0.005, "hybrid_standard": 0.0}, 0.01
+    )
+    assert (found.method, found.best) == ("measured", "hybrid_standard")
     assert [each.is_worse for each in found.candidates] == [True, True, False, False]
 
 
 def test_a_method_that_diverges_in_a_choosing_case_is_not_chosen() -> None:
-    calm = {"standard": 0.3, "mup": 0.0, "measured": 0.1, "hybrid": 0.1}
+    calm = {"standard": 0.3, "mup": 0.0, "measured": 0.1, "hybrid_standard": 0.1}
     bases, found = records({
         **dict.fromkeys(CHOOSING_CASES[1:], calm), CHOOSING_CASES[0]: {**calm, "mup": INF},
     }, 0.02)  # fmt: skip
@@ -291,7 +300,7 @@ def test_a_method_that_diverges_in_a_choosing_case_is_not_chosen() -> None:
 
 
 def test_a_method_without_an_answer_in_some_choosing_case_is_not_a_candidate() -> None:
-    some = {"standard": 0.3, "completep": -0.1, "measured": 0.1, "hybrid": 0.1}
+    some = {"standard": 0.3, "completep": -0.1, "measured": 0.1, "hybrid_standard": 0.1}
     without = {key: value for key, value in some.items() if key != "completep"}
     bases, found = records({CHOOSING_CASES[0]: some, CHOOSING_CASES[1]: without})
     choice = choose(found, pairs_of(bases, found))
@@ -300,10 +309,12 @@ def test_a_method_without_an_answer_in_some_choosing_case_is_not_a_candidate() -
 
 
 def test_cases_that_claim_and_cases_without_all_records_do_not_choose() -> None:
-    every = {"standard": 0.3, "measured": 0.1, "hybrid": 0.0}
+    every = {"standard": 0.3, "measured": 0.1, "hybrid_standard": 0.0}
     bases, found = records({WIDE: every, CHOOSING_CASES[0]: {"standard": 0.3, "measured": 0.1}})
     choice = choose(found, pairs_of(bases, found))
     assert (choice.method, choice.cases) == (None, ())
     assert set(choice.missing) == set(CHOOSING)
     (line,) = choice_lines(document(bases, found, {})["choice"])
-    assert line.endswith("none of the 12 choosing cases here has standard, measured and hybrid.")
+    assert line.endswith(
+        "none of the 12 choosing cases here has standard, measured and hybrid_standard."
+    )

@@ -125,22 +125,31 @@ def test_finer_steps_surround_the_fitted_optimum_and_are_no_part_of_the_search()
     trained, run = _parabola(-6.4)
     found = until_inside(case, case.octaves, run)
     search_s = found.total_s
-    add_finer_steps(found, run)
+    add_finer_steps(case, found, run)
     assert sorted(trained[len(case.octaves) :]) == [-7.5, -7.25, -6.75, -6.5, -6.25, -5.75, -5.5]
     assert (best_octave(found.grid), found.total_s) == (-6, search_s)
     before = len(trained)
-    add_finer_steps(found, run)
+    add_finer_steps(case, found, run)
     assert len(trained) == before
 
 
+def test_long_trainings_have_half_octaves_near_the_optimum() -> None:
+    case = next(each for each in CASES if each.weight_decay)
+    trained, run = _parabola(-6.4)
+    found = run([-5, -6, -7, -8])
+    add_finer_steps(case, found, run)
+    assert sorted(trained[4:]) == [-7.5, -6.5, -5.5]
+
+
 def test_no_finer_steps_are_above_a_learning_rate_that_diverged() -> None:
+    case = CASES[0]
     trained, run = _parabola(-6.0, diverging=-5.5)
     found = run([-5, -6, -7])
-    add_finer_steps(found, run)
+    add_finer_steps(case, found, run)
     assert sorted(trained[3:]) == [-6.75, -6.5, -6.25, -5.75, -5.5, -5.25]
-    add_finer_steps(run([-5.0, -6.0]), lambda _octaves: Sweep())
+    add_finer_steps(case, run([-5.0, -6.0]), lambda _octaves: Sweep())
     diverged = Sweep({-1.0: [INF]})
-    add_finer_steps(diverged, run)
+    add_finer_steps(case, diverged, run)
     assert list(diverged.losses) == [-1.0]
 
 
