@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 from benchmarks.transfer.bench import Bench
 from benchmarks.transfer.cases import Case
-from benchmarks.transfer.methods import MethodName, method_of, same_as
+from benchmarks.transfer.methods import STANDARD, MethodName, method_of, same_as
 from benchmarks.transfer.optimum import optimum
 from benchmarks.transfer.sweeps import PLAIN, Sweep, base_sweep, big_sweep
 
@@ -57,15 +57,21 @@ class CaseSweeps:
         # records differently needs profiles of its own, which big_sweep records where needed.
         base = self.base if method.recording == PLAIN.recording else Sweep()
         return big_sweep(
-            self._bench, self._case, method, base, self._octaves(), is_fine=self._is_fine
+            self._bench, self._case, method, base, self._octaves(name), is_fine=self._is_fine
         )
 
-    def _octaves(self) -> Sequence[int]:
-        """Return the octaves to start with: the base's best one and its neighbors."""
+    def _octaves(self, name: MethodName) -> Sequence[int]:
+        """Return the octaves to start with: the base's best one and its neighbors.
+
+        The standard method, whose best loss all regrets refer to, also has all octaves of the case:
+        losses of a deep and wide residual MLP have a first minimum near the base's optimum, and the
+        lowest one five octaves below.
+        """
         best = optimum(self.base.losses)
         if best is None:
             return self._case.octaves
         # Both octaves next to the optimum, between which the regret is evaluated.
         low, high = math.floor(best), math.ceil(best)
         nearest = round(best)
-        return sorted({low, high, nearest - 1, nearest, nearest + 1}, reverse=True)
+        everywhere = self._case.octaves if name == STANDARD else ()
+        return sorted({low, high, nearest - 1, nearest, nearest + 1, *everywhere}, reverse=True)

@@ -31,6 +31,7 @@ from benchmarks.transfer.results import (
     load,
     merged,
     method_record,
+    referred_to,
     save,
     transferred_octave,
     with_figures,
@@ -128,6 +129,8 @@ def transfer(
     for base, new in _run(todo, processes, resume, bases, known, is_fine=is_fine):
         commit = new.get("commit", source["commit"])  # a copied record has its own
         bases, records = merged(bases, base), merged(records, {**new, "commit": commit})
+        if new["method"] == STANDARD:
+            records = referred_to(records, base, new)
         if out is not None:
             save(out, document(bases, records, source))
     # Print only what was asked for, even if the file has more.

@@ -143,6 +143,19 @@ def merged(records: Sequence[Record], new: Record) -> list[Record]:
     return [*before, new, *(old for old in records[place:] if not is_replaced(old))]
 
 
+def referred_to(records: Sequence[Record], base: Record, standard: Record) -> list[Record]:
+    """Return records with the figures of a case's methods relative to a new standard record.
+
+    Args:
+        records: The records of all cases and methods.
+        base: The record of the case's base.
+        standard: The new record of the case's standard method.
+    """
+    return [
+        with_figures(old, base, standard) if same_case(old, standard) else old for old in records
+    ]
+
+
 def document(
     bases: Sequence[Record], cases: Sequence[Record], provenance: Mapping[str, Any]
 ) -> Record:

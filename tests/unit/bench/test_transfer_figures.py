@@ -8,6 +8,8 @@ from dataclasses import replace
 
 import pytest
 
+from benchmarks.transfer.bench import Bench
+from benchmarks.transfer.case_sweeps import CaseSweeps
 from benchmarks.transfer.cases import CASES
 from benchmarks.transfer.figures import (
     at_edge,
@@ -17,8 +19,9 @@ from benchmarks.transfer.figures import (
     search_saved,
     summary,
 )
+from benchmarks.transfer.optimum import optimum
 from benchmarks.transfer.sweeps import Sweep, add_finer_steps, until_inside
-from benchmarks.transfer.training import final_loss
+from benchmarks.transfer.training import Trained, Training, final_loss
 
 INF = math.inf
 
@@ -139,6 +142,26 @@ def test_long_trainings_have_half_octaves_near_the_optimum() -> None:
     found = run([-5, -6, -7, -8])
     add_finer_steps(case, found, run)
     assert sorted(trained[4:]) == [-7.5, -6.5, -5.5]
+
+
+class _TwoValleys(Bench):
+    """A bench whose scaled model has a second, lower minimum far below the base's optimum."""
+
+    def run(self, trainings: Sequence[Training]) -> list[Trained]:
+        return [Trained(self._loss(each), 1.0, []) for each in trainings]
+
+    def _loss(self, training: Training) -> float:
+        octave = math.log2(training.learning_rate)
+        near = 0.15 + 0.05 * (octave + 7.5) ** 2
+        is_base = training.setting == training.base
+        return near if is_base else min(near, 0.03 + 0.03 * (octave + 12) ** 2)
+
+
+def test_the_plain_sweep_finds_a_lower_minimum_far_from_the_optimum_of_the_base() -> None:
+    case = next(each for each in CASES if each.name == "width_depth res_mlp Adam")
+    sweeps = CaseSweeps(_TwoValleys(), case, is_fine=True)
+    assert optimum(sweeps.base.losses) == pytest.approx(-7.5)
+    assert optimum(sweeps.big("standard").losses) == pytest.approx(-12)
 
 
 def test_no_finer_steps_are_above_a_learning_rate_that_diverged() -> None:

@@ -36,6 +36,7 @@ from benchmarks.transfer.results import (
     load,
     merged,
     method_record,
+    referred_to,
     save,
     summary,
     with_figures,
@@ -92,6 +93,16 @@ def test_the_figures_of_a_changed_sweep_replace_those_of_a_record() -> None:
     old, new = record("measured", -1.0), record("measured", -2.0)
     plain = method_record(CASE, "standard", sweep(-3.0), -2)
     assert with_figures({**old, "sweep": new["sweep"]}, BASE, plain) == new
+
+
+def test_regrets_refer_to_the_best_loss_of_a_new_plain_sweep() -> None:
+    other = record("measured", -1.0, case=replace(CASE, axis="depth"))
+    old = {**record("measured", -1.0), "commit": "abc"}
+    plain = method_record(CASE, "standard", sweep(-3.0, lowest=0.25), -2)
+    found = referred_to([other, old], BASE, plain)
+    assert found[0] == other
+    assert found[1]["regret"] == pytest.approx(old["regret"] + 0.75)
+    assert (found[1]["shift"], found[1]["commit"]) == (old["shift"], "abc")
 
 
 def test_a_record_names_the_sweeps_with_an_optimum_at_an_edge() -> None:
