@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping
+from functools import cache
 from typing import Final, Literal, get_args
 
 from advisor.policy import Policy
@@ -81,8 +82,11 @@ def same_as(name: MethodName, case: Case) -> MethodName | None:
     if name in HYBRIDS:
         # It starts with the base's initial weights, which another initial scale changes.
         starts_alike = case.base.init_scale == case.big.init_scale
-        is_measured = starts_alike and _factors(_HYBRID_RULE, case) == _factors(None, case)
-        return "measured" if is_measured else None
+        if starts_alike and _factors(_HYBRID_RULE, case) == _factors(None, case):
+            return "measured"
+        # The two hybrids differ in what they do with the width only.
+        is_as_wide = case.base.width == case.big.width
+        return "hybrid" if is_as_wide and name == "hybrid_standard" else None
     rule = next((each for each in RULES if each == name), None)
     if rule is None:
         return None
@@ -94,19 +98,24 @@ def same_as(name: MethodName, case: Case) -> MethodName | None:
 
 
 def equals(name: MethodName, case: Case) -> list[MethodName]:
-    """Return all methods that a method equals in a case, the nearest one first.
+    """Return all other methods that a method equals in a case, in the order of the methods.
 
     Args:
         name: The method.
         case: The case.
     """
-    found: list[MethodName] = []
-    while (equal := same_as(found[-1] if found else name, case)) is not None:
-        found.append(equal)
-    return found
+    root = _root(name, case)
+    return [each for each in METHODS if each != name and _root(each, case) == root]
 
 
-def _factors(rule: RuleName | None, case: Case) -> dict[str, Factors]:
+def _root(name: MethodName, case: Case) -> MethodName:
+    """Return the first method that a method equals in a case, perhaps itself."""
+    earlier = same_as(name, case)
+    return name if earlier is None else _root(earlier, case)
+
+
+@cache
+def _factors(rule: RuleName | None, case: Case) -> Mapping[str, Factors]:
     """Return the factors of a rule in a case; all 1 without a rule."""
     model = build_task(case.big).model
     if rule is None:

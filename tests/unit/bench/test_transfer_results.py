@@ -13,10 +13,12 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
+from advisor.policy import Layout
 from advisor.recipes import shipped_recipe
 from benchmarks import code_version
 from benchmarks.__main__ import app
 from benchmarks.transfer import command
+from benchmarks.transfer.by_recipe import applied, layout_of
 from benchmarks.transfer.cases import (
     AXES,
     CASES,
@@ -26,7 +28,15 @@ from benchmarks.transfer.cases import (
     chosen_cases,
 )
 from benchmarks.transfer.finished import FinishedTrainings
-from benchmarks.transfer.methods import METHODS, MethodName, equals, method_of, same_as
+from benchmarks.transfer.methods import (
+    HYBRIDS,
+    METHODS,
+    MethodName,
+    equals,
+    method_of,
+    same_as,
+)
+from benchmarks.transfer.models import build_task
 from benchmarks.transfer.optimizers import OPTIMIZERS
 from benchmarks.transfer.records import identity, losses_of
 from benchmarks.transfer.results import (
@@ -274,9 +284,29 @@ def test_a_method_whose_factors_are_those_of_another_equals_it() -> None:
     assert same_as("completep", wide) is None  # it has a rule for epsilon
     louder = replace(deep, big=replace(small, init_scale=8.0))
     assert same_as("hybrid", louder) is None  # it starts with the base's initial weights
-    assert equals("depth_mup", replace(deep, big=small)) == ["standard"]
-    assert equals("hybrid_standard", replace(deep, big=small)) == ["measured"]
+    assert equals("mup", wide) == ["depth_mup"]
+    assert equals("depth_mup", replace(deep, big=small)) == ["standard", "mup", "completep"]
+    assert equals("hybrid_standard", replace(deep, big=small)) == ["measured", "hybrid"]
+    assert equals("hybrid_standard", deep) == ["hybrid"]
+    assert equals("hybrid_standard", wide) == []
     assert equals("completep", wide) == []
+
+
+@pytest.mark.parametrize("optimizer", ["AdamW", "SGD"])
+def test_the_two_hybrids_are_the_same_where_the_width_does_not_grow(optimizer: Any) -> None:
+    base = Setting("res_mlp", width=16, depth=2)
+
+    def layout(setting: Setting) -> Layout:
+        return layout_of(build_task(setting).model, optimizer)
+
+    def factors(recipe: str, setting: Setting) -> dict[str, list[float]]:
+        found = applied(recipe, layout(setting), layout(base), optimizer).factors
+        return {str(field): each.tolist() for field, each in found.items()}
+
+    one, other = HYBRIDS.values()
+    deep, wide = replace(base, depth=8), replace(base, width=64)
+    assert factors(one, deep) == factors(other, deep)
+    assert factors(one, wide) != factors(other, wide)
 
 
 def test_finished_trainings_are_known_by_definition_profile_and_code(tmp_path: Path) -> None:
