@@ -24,8 +24,8 @@ SPOKEN = {
     "completep": "CompleteP",
     "flerm": "published FLeRM",
     "measured": "measured",
-    "hybrid": "hybrid",
-    "hybrid_standard": "hybrid, standard width",
+    "hybrid": "hybrid (depth-muP)",
+    "hybrid_standard": "hybrid (depth-standard)",
 }
 _AXIS_NAMES = {
     "width_depth": "width and depth",
@@ -36,15 +36,16 @@ NOT_MEASURED = "not measured"
 NO_RULE = "no rule"
 _BY_NAME = {case.name: case for case in CASES}
 METHODS_TEXT = f"""\
-Each method takes the base's best learning rate to the scaled model, and `{DEFAULT}` is the default.
-`standard` changes nothing. The recipes muP, depth-muP and CompleteP need no measurement. `measured`
-has multipliers from measurements, on an unchanged model. `hybrid` also follows the recipe
-{HYBRIDS["hybrid"]}, which scales the initial weights and holds until the first measurement;
-`hybrid, standard width` does so with {HYBRIDS["hybrid_standard"]}, which leaves those of layers
-as they are where only the width grows. Optima are minima of quadratics in log2 of the learning
-rate, fitted to all losses within an octave. Brackets have 90% intervals from a bootstrap over
-seeds. A case cannot tell if the interval of its shift is wider than an octave, unless all of it is
-beyond one. [A decision](\
+Each method takes the base's best learning rate to the scaled model. The default is
+{SPOKEN[DEFAULT]}. `standard` changes nothing. The recipes muP, depth-muP and CompleteP need no
+measurement. `measured` has multipliers from measurements, on an unchanged model. A hybrid also
+follows a recipe, which scales the initial weights and holds until the first measurement:
+`{HYBRIDS["hybrid"]}`, or `{HYBRIDS["hybrid_standard"]}`, which leaves initial
+weights as they are where only the width grows. Where the recipe has no rule for the optimizer or
+the model, a hybrid is `measured`. Optima are minima of quadratics in log2 of the learning rate,
+fitted to all losses within an octave. Brackets have 90% intervals from a bootstrap over seeds. A
+case cannot tell if the interval of its shift is wider than an octave, unless all of it is beyond
+one. [A decision](\
 ../decisions/0023-cases-that-choose-and-cases-that-claim.md) says which cases choose the default
 method, and which make the claim."""
 _BY_AXIS = """\

@@ -8,6 +8,7 @@ from typing import Any
 from benchmarks.markdown import number, table
 from benchmarks.report.methods import (
     METHODS_TEXT,
+    SPOKEN,
     by_axis,
     by_case,
     not_measured,
@@ -116,15 +117,16 @@ def _summary(figures: Mapping[str, Any]) -> str:
     return (
         "Learning rates are swept on a base and on a scaled model, plain and with each method. In "
         f"the {claim['cases']} cases that make the claim, the best learning rate with the default "
-        f"method, `{DEFAULT}`, is within one octave of the base's in **{claim['within']} of "
+        f"method, {SPOKEN[DEFAULT]}, is within one octave of the base's in **{claim['within']} of "
         f"{claim['told']}** ({number(claim['within_one_octave'], '.0%')}; the aim is "
         f"{AIM_WITHIN:.0%}), and the plain model's in {plain['within']} of {plain['told']}. "
-        f"{claim['cases'] - claim['told']} more cannot tell for `{DEFAULT}`: seeds differ too much "
-        "around its best learning rate. At the base's best learning rate, without any search, its "
-        f"loss is a median of **{number(claim['median_regret'])} nats** (the aim is {AIM_REGRET}) "
-        "above the best of a full sweep of the plain model; a negative value is better than that "
-        f"sweep. Over all {default['cases']} cases, it is within an octave in {default['within']} "
-        f"of {default['told']}, with a median of {number(default['median_regret'])} nats."
+        f"{claim['cases'] - claim['told']} more cannot tell for {SPOKEN[DEFAULT]}: seeds differ "
+        "too much around its best learning rate. At the base's best learning rate, without any "
+        f"search, its loss is a median of **{number(claim['median_regret'])} nats** (the aim is "
+        f"{AIM_REGRET}) above the best of a full sweep of the plain model; a negative value is "
+        f"better than that sweep. Over all {default['cases']} cases, it is within an octave in "
+        f"{default['within']} of {default['told']}, with a median of "
+        f"{number(default['median_regret'])} nats."
     )
 
 

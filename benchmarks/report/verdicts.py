@@ -8,6 +8,7 @@ from typing import Any
 from benchmarks.markdown import number, table
 from benchmarks.report.methods import SPOKEN, axis_name
 from benchmarks.transfer.cases import AXES
+from benchmarks.transfer.choice import NEEDED
 from benchmarks.transfer.comparisons import EVERY_AXIS, OURS
 from benchmarks.transfer.methods import DEFAULT
 from benchmarks.transfer.printing import difference_text
@@ -49,7 +50,7 @@ def verdict_sentence(figures: _Record) -> str:
     ]
     claiming = {row["axis"]: row for row in rows if row["case_set"] == "claiming"}
     if not claiming:
-        return f"No claiming case has been measured with `{DEFAULT}` and an alternative."
+        return f"No claiming case has been measured with {SPOKEN[DEFAULT]} and an alternative."
     named = {
         verdict: ", ".join(
             axis_name(axis)
@@ -60,8 +61,8 @@ def verdict_sentence(figures: _Record) -> str:
     }
     without = ", ".join(axis_name(axis) for axis in AXES if axis not in claiming)
     return (
-        f"Against the alternative that does best on each axis, `{DEFAULT}` is better beyond the "
-        f"noise of seeds for: {named['better'] or 'none'}. It is worse for: "
+        f"Against the alternative that does best on each axis, {SPOKEN[DEFAULT]} is better beyond "
+        f"the noise of seeds for: {named['better'] or 'none'}. It is worse for: "
         f"{named['worse'] or 'none'}. The claiming cases cannot tell for: "
         f"{named['cannot tell'] or 'none'}."
         + (f" Not measured in claiming cases: {without}." if without else "")
@@ -146,7 +147,7 @@ def choice(figures: _Record) -> str:
     if found["chosen"] is None:
         return (
             f"The default cannot be chosen yet: none of the {known} choosing cases has records of "
-            "the standard method, `measured` and `hybrid`."
+            f"{', '.join(SPOKEN[each] for each in NEEDED)}."
         )
     words = (
         f"The rule of the decision chooses **{SPOKEN[found['chosen']]}** on {found['cases']} of "

@@ -54,11 +54,10 @@ def method_of(name: MethodName, case: Case) -> Method | None:
     }  # fmt: skip
     if name in without_shapes:
         return without_shapes[name]
-    family = _FAMILIES.get(case.optimizer)
-    if case.model == "lora_gpt":  # parametrizations say nothing of the rank of adapters
-        return None
-    if name in HYBRIDS:  # their recipes have no rules for other optimizers
-        return None if family is None else Method(name, advice=Advice(recipe=HYBRIDS[name]))
+    # Parametrizations say nothing of the rank of adapters.
+    family = None if case.model == "lora_gpt" else _FAMILIES.get(case.optimizer)
+    if name in HYBRIDS:  # without rules it has only measurements
+        return Method(name, advice=Advice(recipe="" if family is None else HYBRIDS[name]))
     rule: RuleName | None = next((each for each in RULES if each == name), None)
     if rule is None or family is None:
         return None
@@ -77,16 +76,11 @@ def same_as(name: MethodName, case: Case) -> MethodName | None:
     Returns:
         The earlier method; None if there is none.
     """
-    if method_of(name, case) is None:
+    method = method_of(name, case)
+    if method is None:
         return None
     if name in HYBRIDS:
-        # It starts with the base's initial weights, which another initial scale changes.
-        starts_alike = case.base.init_scale == case.big.init_scale
-        if starts_alike and _factors(_HYBRID_RULE, case) == _factors(None, case):
-            return "measured"
-        # The two hybrids differ in what they do with the width only.
-        is_as_wide = case.base.width == case.big.width
-        return "hybrid" if is_as_wide and name == "hybrid_standard" else None
+        return _same_as_hybrid(method, case)
     rule = next((each for each in RULES if each == name), None)
     if rule is None:
         return None
@@ -95,6 +89,18 @@ def same_as(name: MethodName, case: Case) -> MethodName | None:
         return "standard"
     earlier = itertools.takewhile(lambda each: each != rule, RULES)
     return next((each for each in earlier if _factors(each, case) == own), None)
+
+
+def _same_as_hybrid(hybrid: Method, case: Case) -> MethodName | None:
+    if hybrid.advice is not None and not hybrid.advice.recipe:
+        return "measured"
+    # It starts with the base's initial weights, which another initial scale changes.
+    starts_alike = case.base.init_scale == case.big.init_scale
+    if starts_alike and _factors(_HYBRID_RULE, case) == _factors(None, case):
+        return "measured"
+    # The two hybrids differ in what they do with the width only.
+    is_as_wide = case.base.width == case.big.width
+    return "hybrid" if is_as_wide and hybrid.name == "hybrid_standard" else None
 
 
 def equals(name: MethodName, case: Case) -> list[MethodName]:

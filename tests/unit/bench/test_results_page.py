@@ -133,7 +133,7 @@ def test_methods_are_compared_case_by_case_by_axis_and_over_all_cases(tmp_path: 
     (both,) = _rows(text, "**width and depth** |")
     assert both.startswith("| **width and depth** | 1 | diverged | +0.0")
     assert (
-        "`measured` is better beyond the noise of seeds for: width, width and depth. It is worse "
+        "measured is better beyond the noise of seeds for: width, width and depth. It is worse "
         "for: none. The claiming cases cannot tell for: depth, LoRA rank. Not measured in claiming "
         "cases: initial weights, sequence length, batch size, duration, experts."
     ) in _flat(text)

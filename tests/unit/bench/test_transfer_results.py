@@ -260,8 +260,16 @@ def test_methods_say_nothing_of_optimizers_without_a_rule() -> None:
 
     assert known("width char_gpt_pre Adam") == set(METHODS)
     assert known("width char_gpt_pre SGD") == set(METHODS) - {"completep"}
-    assert known("width char_gpt_pre Muon") == {"standard", "flerm", "measured"}
-    assert known("lora_rank lora_gpt AdamW") == {"standard", "flerm", "measured"}
+    assert known("width char_gpt_pre Muon") == set(METHODS) - {"mup", "depth_mup", "completep"}
+    assert known("lora_rank lora_gpt AdamW") == known("width char_gpt_pre Muon")
+
+
+def test_a_hybrid_without_rules_is_measured() -> None:
+    for name in ("width char_gpt_pre Muon", "lora_rank lora_gpt AdamW"):
+        case = next(each for each in CASES if each.name == name)
+        assert equals("hybrid_standard", case) == ["measured", "hybrid"]
+        method = method_of("hybrid_standard", case)
+        assert method == replace(ADVISED, name="hybrid_standard")
 
 
 def test_rules_have_factors_for_each_case_that_they_apply_to() -> None:

@@ -99,7 +99,7 @@ def refuse_unscalable(recipe: Recipe, layout: layout_pb2.Layout) -> None:
         raise AttachError(
             f"initialize=True scales initial weights, but the recipe {recipe.name} has no rule for "
             "any group, for example because it does not hold for the optimizer; nothing was "
-            "changed; choose one that does"
+            "changed; choose one that does, or leave out initialize=True"
         )
     unknown = [
         role
