@@ -4,8 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PROTOS := $(wildcard protos/fslr/advisor/v1/*.proto)
 GENERATED := clients/python
-MEASURED := recipes practice estimator overhead measurements scaling frameworks registry ablations adapters ideas references warm-ups noise
-RESUMED := practice references warm-ups
+MEASURED := recipes practice estimator overhead measurements scaling frameworks registry ablations adapters ideas references warm-ups noise base-widths
 # All test targets: three processes for two cores, at most eight, each with a service and a Redis of its
 # own. A third of their time is waiting.
 WORKERS ?= $(shell cores=$$(nproc); echo $$(( cores < 6 ? (cores * 3 + 1) / 2 : 8 )))
@@ -102,7 +101,7 @@ results: $(VENV)/installed ## Write pages and pictures from benchmarks/results; 
 	$(BIN)/python -m benchmarks results
 	$(BIN)/python -m benchmarks practice --quick --resume out/practice
 
-# Hours on 2 quiet cores: others 5, short 7, long-width 7, long-depth 8, long-mixed 7, long-experts 3,
+# Hours on 2 quiet cores: others 6, short 7, long-width 4, long-depth 5, long-mixed 4, long-experts 2,
 # larger 4. Those of transfer are estimates from shorter trainings. Each part goes on where it was
 # interrupted, and `others` leaves out the files that this commit has made, if nothing is changed
 # since. Remove out/transfer and out/practice to train everything again.
@@ -115,7 +114,11 @@ ifeq ($(PART),others)
 		if [ "$${commit%-dirty}" = "$$commit" ] && grep -qs "^  \"commit\": \"$$commit\"" $$file; then \
 			echo "$$file is of this commit"; continue; \
 		fi; \
-		case ' $(RESUMED) ' in *" $$each "*) resume='--resume out/practice' ;; *) resume= ;; esac; \
+		case $$each in \
+			practice | references | warm-ups) resume='--resume out/practice' ;; \
+			base-widths) resume='--resume out/transfer' ;; \
+			*) resume= ;; \
+		esac; \
 		$(BIN)/python -m benchmarks $$each $$resume --out $$file || exit 1; \
 	done
 	$(BIN)/python -m benchmarks demo

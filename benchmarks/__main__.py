@@ -18,6 +18,7 @@ from benchmarks.rpc.command import rpc
 from benchmarks.scaling import scaling
 from benchmarks.studies.ablations import ablations
 from benchmarks.studies.adapters import adapters
+from benchmarks.studies.base_widths import base_widths
 from benchmarks.studies.ideas import ideas
 from benchmarks.studies.noise import noise
 from benchmarks.studies.recipes import recipes
@@ -36,6 +37,7 @@ app = typer.Typer(
 app.command()(ablations)
 app.command()(adapters)
 app.command()(alternatives)
+app.command("base-widths")(base_widths)
 app.command("compare")(compare_stored)
 app.command()(demo)
 app.command()(estimator)

@@ -20,6 +20,7 @@ from benchmarks.report.paths import (
 from benchmarks.report.sentences import estimator_columns
 from benchmarks.report.stored import Figures
 from benchmarks.report.web_page import web_page
+from benchmarks.studies import base_widths as base_widths_study
 from benchmarks.studies import noise as noise_study
 
 _OPENING = f"""\
@@ -244,6 +245,18 @@ def _noise(figures: Figures) -> str:
     )
 
 
+def _base_widths(figures: Figures) -> str:
+    rows = figures["base_widths"]
+    return (
+        "The cases that scale the width, and whose shift under advice is beyond an octave, with "
+        "wider bases. The big model stays, so it is fewer times wider than its base. If each "
+        "doubling of the width moved the optimum alike, the shift would shrink with the number of "
+        "doublings, as the column `if proportional` shows. If it shrinks faster, the narrow base "
+        "is the reason.\n\n"
+        f"{table(base_widths_study.HEADS, base_widths_study.cells_of(rows))}"
+    )
+
+
 def _recipes(figures: Figures) -> str:
     compared = [row for row in figures["rows"] if row["tensors"] is not None]
     differing = sum(bool(row["tensors"]) for row in compared)
@@ -280,6 +293,7 @@ _SECTIONS = (
     _Section("ablations", "What the defaults rest on", transfer.ablations),
     _Section("ideas", "Beyond the paper", transfer.ideas),
     _Section("noise", "Noise of gradients", _noise),
+    _Section("base-widths", "Wider bases", _base_widths),
     _Section("estimator", "Accuracy of the estimators", _estimators),
     _Section("overhead", "What measuring adds to a training", _overhead),
     _Section("measurements", "First and later measurements", _measurements),
