@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from benchmarks.transfer.methods import DEFAULT
 from benchmarks.transfer.results import document, with_figures
 
 PROVENANCE: dict[str, Any] = {
@@ -39,12 +40,13 @@ def case(
     plain: float = -3.0,
     advised: float = 0.0,
     gain: float = 0.02,
+    method: str = DEFAULT,
 ) -> dict[str, Any]:
     """Return the records of a case whose best learning rate moves by ``plain`` and ``advised``.
 
     Returns:
-        ``base``, the record of the base, and ``methods``, those of the standard and the measured
-        method.
+        ``base``, the record of the base, and ``methods``, those of the standard method and of
+        ``method``.
     """
     of_case = {
         "axis": axis,
@@ -58,20 +60,20 @@ def case(
         "weight_decay": None,
     }
     base = {**of_case, "seconds": {"sweep": 9.0}, "sweep": sweep(-6, 2.3)}
-    standard, measured = (
+    standard, ours = (
         {
             **of_case,
-            "method": method,
+            "method": name,
             "seconds": {"sweep": search, "run": run},
             "unanswered": 0,
             "sweep": losses,
         }
-        for method, search, run, losses in (
+        for name, search, run, losses in (
             ("standard", 90.0, 15.0, sweep(-6 + plain, 2.0)),
-            ("measured", 99.0, 18.0, sweep(-6 + advised, 2.0 - gain)),
+            (method, 99.0, 18.0, sweep(-6 + advised, 2.0 - gain)),
         )
     )
-    methods = [with_figures(record, base, standard) for record in (standard, measured)]
+    methods = [with_figures(record, base, standard) for record in (standard, ours)]
     return {"base": base, "methods": methods}
 
 

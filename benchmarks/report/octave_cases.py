@@ -1,4 +1,4 @@
-"""The cases of the transfer benchmark as sweeps in octaves: the standard and the default method.
+"""The cases of the transfer benchmark as sweeps in octaves: plain and advised.
 
 Tables, notes and pictures of single cases show the base, the plain and the advised model. A stored
 file has one record for each case and method; here the records of a case come together.
@@ -17,7 +17,9 @@ Case = dict[str, Any]
 
 
 def octave_cases(stored: Mapping[str, Any]) -> list[Case]:
-    """Return the cases that have records of the standard and of the default method.
+    """Return the cases that have records of the standard method and of one of ours.
+
+    That is the default method or, where it has not been measured, the one without a recipe.
 
     Args:
         stored: The content of ``transfer.json``.
@@ -27,16 +29,17 @@ def octave_cases(stored: Mapping[str, Any]) -> list[Case]:
         by_method = {
             record["method"]: record for record in stored["cases"] if same_case(base, record)
         }
-        if STANDARD in by_method and DEFAULT in by_method:
-            found.append(_case(base, by_method[STANDARD], by_method[DEFAULT]))
+        ours = by_method.get(DEFAULT, by_method.get("measured"))
+        if STANDARD in by_method and ours is not None:
+            found.append(_case(base, by_method[STANDARD], ours))
     return found
 
 
-def _case(base: Mapping[str, Any], standard: Mapping[str, Any], default: Mapping[str, Any]) -> Case:
-    records = {"base": base, "plain": standard, "advised": default}
+def _case(base: Mapping[str, Any], standard: Mapping[str, Any], ours: Mapping[str, Any]) -> Case:
+    records = {"base": base, "plain": standard, "advised": ours}
     sweeps = {name: whole_octaves(losses_of(record)) for name, record in records.items()}
     found = figures(sweeps["base"], sweeps["plain"], sweeps["advised"])
-    search, run = standard["seconds"]["sweep"], default["seconds"]["run"]
+    search, run = standard["seconds"]["sweep"], ours["seconds"]["run"]
     of_base = base["seconds"]["sweep"]
     return {
         **{key: value for key, value in base.items() if key not in {"sweep", "seconds"}},
@@ -52,7 +55,7 @@ def _case(base: Mapping[str, Any], standard: Mapping[str, Any], default: Mapping
         "search_saved": None if run is None else search_saved(search, run),
         "search_saved_with_base": None if run is None else search_saved(search, run, of_base),
         "sweeps": {name: record["sweep"] for name, record in records.items()},
-        "fitted": {"plain": standard, "advised": default},
+        "fitted": {"plain": standard, "advised": ours},
     }
 
 

@@ -248,8 +248,8 @@ def _noise(figures: Figures) -> str:
 def _base_widths(figures: Figures) -> str:
     rows = figures["base_widths"]
     return (
-        "The cases that scale the width, and whose shift under advice is beyond an octave, with "
-        "wider bases. The big model stays, so it is fewer times wider than its base. If each "
+        "The cases that scale the width, and whose shift under advice is beyond an octave, also "
+        "with a base that is twice as wide. The big model stays, so it grows less. If each "
         "doubling of the width moved the optimum alike, the shift would shrink with the number of "
         "doublings, as the column `if proportional` shows. If it shrinks faster, the narrow base "
         "is the reason.\n\n"

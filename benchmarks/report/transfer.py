@@ -36,7 +36,8 @@ was chosen on them. Regrets are means over these cases. A conclusion gives the a
 the idea lowers the regret, with its standard error from differences by seed; a difference is
 significant if a t-test at 5% finds it."""
 _GRID = """\
-The same cases in the grid of whole octaves, without a fit, for the plain and the advised model:"""
+The same cases in the grid of whole octaves, without a fit, for the plain and the advised model:
+with the default method, or with `measured` where that has not been measured yet."""
 _METHODS_PICTURE = "Regret of each method, by what is scaled, with intervals"
 _SWEEPS = """\
 The pictures below show the sweeps, one picture for each axis that is scaled. Lines are means

@@ -30,7 +30,7 @@ MethodName = Literal[
 ]
 METHODS: Final[tuple[MethodName, ...]] = get_args(MethodName)
 STANDARD: Final = "standard"  # what regrets are relative to
-DEFAULT: Final = "measured"  # what the product does by default
+DEFAULT: Final = "hybrid_standard"  # of trainings that start anew: decision 27
 HYBRIDS: Final[Mapping[MethodName, str]] = {
     "hybrid_standard": "depth-standard",
     "hybrid": "depth-mup",

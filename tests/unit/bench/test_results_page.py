@@ -122,9 +122,11 @@ def test_the_row_of_a_case_shows_its_figures_with_their_spread(tmp_path: Path) -
 
 def test_methods_are_compared_case_by_case_by_axis_and_over_all_cases(tmp_path: Path) -> None:
     text = page(write(tmp_path, transfer=transfer()))
-    overall = _rows(text, "measured |")
+    overall = _rows(text, "hybrid (depth-standard) |")
     regrets, shifts, _ = _rows(text, "depth: ResMLP, Muon ")
-    assert overall == ["| measured | 8 | 7 of 8 (88%) | 0 | +0.004 | 0 | - | - | - |"]
+    assert overall == [
+        "| hybrid (depth-standard) | 8 | 7 of 8 (88%) | 0 | +0.004 | 0 | - | - | - |"
+    ]
     end = " | 150 | 3 | **-1.05 [-1.20, -0.89]** | **-1.99 [-2.24, -1.73]** |"  # beyond an octave
     assert shifts.endswith(end)
     assert regrets.endswith(" | +0.033 [+0.018, +0.048] | +0.964 [+0.843, +1.085] |")
@@ -133,9 +135,9 @@ def test_methods_are_compared_case_by_case_by_axis_and_over_all_cases(tmp_path: 
     (both,) = _rows(text, "**width and depth** |")
     assert both.startswith("| **width and depth** | 1 | diverged | +0.0")
     assert (
-        "measured is better beyond the noise of seeds for: width, width and depth. It is worse "
-        "for: none. The claiming cases cannot tell for: depth, LoRA rank. Not measured in claiming "
-        "cases: initial weights, sequence length, batch size, duration, experts."
+        "hybrid (depth-standard) is better beyond the noise of seeds for: width, width and depth. "
+        "It is worse for: none. The claiming cases cannot tell for: depth, LoRA rank. Not measured "
+        "in claiming cases: initial weights, sequence length, batch size, duration, experts."
     ) in _flat(text)
     (verdict,) = _rows(text, "width | 4 claiming |")
     assert verdict.endswith("| cannot tell | better | 4, 0, 0 |")
@@ -155,16 +157,16 @@ def test_a_method_that_is_measured_in_some_cases_is_shown_with_what_is_missing(
     cases = [case("width"), case("width", "ResMLP"), case("width", "char_gpt_pre", "Muon")]
     cases.append(case("depth"))
     for each, gain in zip(cases[:2], (0.05, 0.03), strict=True):
-        hybrid = {**each["methods"][1], "method": "hybrid", "sweep": sweep(-6, 2.0 - gain)}
-        each["methods"].append(with_figures(hybrid, each["base"], each["methods"][0]))
+        recipe = {**each["methods"][1], "method": "depth_mup", "sweep": sweep(-6, 2.0 - gain)}
+        each["methods"].append(with_figures(recipe, each["base"], each["methods"][0]))
     text = page(write(tmp_path, transfer=transfer(cases)))
     (width,) = _rows(text, "**width** |")
-    assert width.endswith(" (2) |")  # of three cases
+    assert " (2) |" in width  # of three cases
     (depth,) = _rows(text, "**depth** |")
-    assert depth.endswith("| not measured |")
+    assert "| not measured |" in depth
     regrets, _, *_ = _rows(text, "width: char_gpt_pre, Muon")
-    assert regrets.endswith("| no rule |")  # the hybrid's recipe says nothing of Muon
-    assert len(_rows(text, "hybrid |")) == 1
+    assert "| no rule |" in regrets  # depth-muP says nothing of Muon
+    assert len(_rows(text, "depth-muP |")) == 1
     assert "- **No method** (35 of 35 cases): width: char_gpt_pre Adam, " in text
     assert "The default cannot be chosen yet: none of the 12 choosing cases" in _flat(text)
 
@@ -182,18 +184,24 @@ def test_what_is_not_measured_yet_is_named_by_method() -> None:
     assert not_measured(every) == ""
     last = [each for each in every if each["method"] == "hybrid" and each["axis"] == "depth"][-1]
     text = not_measured([each for each in every if each is not last])
-    assert text.endswith("- **hybrid** (1 of 35 cases): depth: char_gpt_post_mod AdamW.")
+    assert text.endswith(
+        "- **hybrid (depth-muP)** (1 of 35 cases): depth: char_gpt_post_mod AdamW."
+    )
 
 
 def test_the_page_says_which_default_the_rule_chooses(tmp_path: Path) -> None:
     name = "depth", "res_mlp", "Adam"
     figures = transfer([case(*name)])
-    base, (standard, measured) = figures["bases"][0], figures["cases"]
-    hybrid = {**measured, "method": "hybrid", "sweep": sweep(-6, 1.9)}
-    records = [standard, measured, with_figures(hybrid, base, standard)]
+    base, (standard, ours) = figures["bases"][0], figures["cases"]
+    measured = {**ours, "method": "measured"}
+    better = {**ours, "sweep": sweep(-6, 1.9)}
+    records = [standard, measured, with_figures(better, base, standard)]
     text = _flat(page(write(tmp_path, transfer=document([base], records, PROVENANCE))))
-    assert "chooses **hybrid** on 1 of 12 choosing cases; the default in use is" in text
-    assert "| hybrid | -0.0" in text
+    assert (
+        "chooses **hybrid (depth-standard)** on 1 of 12 choosing cases; the default in use is"
+        in text
+    )
+    assert "| hybrid (depth-standard) | -0.0" in text
     assert "| measured | -0.005 | +0.080 [+0.080, +0.080] | worse |" in text
 
 

@@ -29,6 +29,7 @@ from benchmarks.transfer.cases import (
 )
 from benchmarks.transfer.finished import FinishedTrainings
 from benchmarks.transfer.methods import (
+    DEFAULT,
     HYBRIDS,
     METHODS,
     MethodName,
@@ -399,7 +400,7 @@ def test_a_file_with_all_records_is_printed_without_training(tmp_path: Path) -> 
     assert {case["method"] for case in printed["cases"]} == {"hybrid"}
     assert (printed["figures_of"], printed["within_one_octave"]) == ("hybrid", 1.0)
     assert printed["median_regret"] == printed["cases"][0]["regret"]
-    assert json.loads(before)["figures_of"] == "measured"
+    assert json.loads(before)["figures_of"] == DEFAULT
     assert {"shift_interval", "regret_interval", "verdict"} <= set(printed["cases"][0])
     assert file.read_text("utf-8") == before
     text = CliRunner().invoke(app, arguments).stdout

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from benchmarks.report.pages import render_block
 from benchmarks.report.which_method import ROWS, which_method
 from benchmarks.transfer.cases import CASES
 from benchmarks.transfer.results import with_figures
-from tests.results import case, sweep, transfer
+from tests.results import case as made_case
+from tests.results import sweep, transfer
+
+case = partial(made_case, method="measured")
 
 
 def with_method(made: dict[str, Any], method: str, best_loss: float) -> dict[str, Any]:
@@ -34,8 +38,8 @@ def test_the_simplest_method_that_is_not_worse_is_to_be_used() -> None:
     wide = with_method(case("width", "res_mlp", gain=0.02), "mup", 1.98)
     other = case("width", "res_mlp", "SGD", plain=0.0, gain=0.0)
     found = rows([deep, wide, other])
-    assert found["depth"][:2] == ["1", "**hybrid**"]
-    assert found["depth"][4:] == ["-0.005 ± 0.011", "hybrid: -0.085 ± 0.011"]
+    assert found["depth"][:2] == ["1", "**hybrid (depth-muP)**"]
+    assert found["depth"][4:] == ["-0.005 ± 0.011", "hybrid (depth-muP): -0.085 ± 0.011"]
     # muP equals measured, which needs more.
     assert found["width, with Adam or AdamW"][1] == "**muP**"
     assert found["width, with Adam or AdamW"][3] == "muP: -0.005 ± 0.011"
@@ -48,12 +52,12 @@ def test_what_is_not_measured_is_never_shown_as_zero() -> None:
     found = rows(made)
     assert found["number of experts"] == ["0", *["not measured"] * 5]
     assert found["width, with other optimizers"][3:] == [
-        "no rule", found["width, with other optimizers"][4], "no rule",
+        "no rule", found["width, with other optimizers"][4], "not measured",
     ]  # fmt: skip
     assert found["depth"][1] == "**measured**"  # depth-muP is in one of two cases only
     assert found["depth"][3].endswith("(1 of 2)")
     assert found["depth"][5] == "not measured"
-    assert found["rank of LoRA"][3:] == ["no rule", "not measured", "no rule"]
+    assert found["rank of LoRA"][3:] == ["no rule", "not measured", "not measured"]
 
 
 def test_the_cost_of_measuring_is_that_of_the_stored_figures() -> None:
