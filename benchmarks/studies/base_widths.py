@@ -190,7 +190,7 @@ def cells_of(rows: Sequence[BaseRow]) -> list[tuple[str, ...]]:
     Args:
         rows: The rows of all cases.
     """
-    found = []
+    found: list[tuple[str, ...]] = []
     for row in rows:
         first = next(each for each in rows if each["name"] == row["name"])
         expected = proportional_shift(row, first)

@@ -129,12 +129,12 @@ def _set(*keys: str | int, times: float = 1.0, plus: float = 0.0) -> _Change:
         (
             "transfer",
             _set("cases", 1, "shift", plus=-2),
-            "cases/width, char GPT, Adam, measured/shift",
+            "cases/width, char GPT, Adam, hybrid_standard/shift",
         ),
         (
             "transfer",
             _set("cases", 3, "octaves", "loss", plus=0.1),
-            "cases/width, ResMLP, Adam, measured/octaves/loss",
+            "cases/width, ResMLP, Adam, hybrid_standard/octaves/loss",
         ),
         (
             "ablations",
@@ -188,7 +188,7 @@ def test_the_spread_of_a_figure_is_its_noise() -> None:
     new = copy.deepcopy(old)
     _set("cases", 1, "octaves", "loss", plus=0.03)(new)
     assert _verdicts(compare(old, new)) == {Verdict.WITHIN_NOISE}
-    figure = figures_of(old)["cases", "width, char GPT, Adam, measured", "octaves", "loss"]
+    figure = figures_of(old)["cases", "width, char GPT, Adam, hybrid_standard", "octaves", "loss"]
     assert (figure.deviation, figure.seeds) == (0.01, 3)
 
 
@@ -225,7 +225,7 @@ def _with_loss(loss: float, deviation: float, seeds: int | list[int]) -> dict[st
 
 
 def _loss(old: dict[str, Any], new: dict[str, Any]) -> Verdict:
-    path = "cases/width, char GPT, Adam, measured/octaves/loss"
+    path = "cases/width, char GPT, Adam, hybrid_standard/octaves/loss"
     return next(c.verdict for c in compare(old, new).changes if c.path == path)
 
 
@@ -256,7 +256,7 @@ def test_p_values_are_those_of_welch_s_test() -> None:
 
 def test_a_training_that_newly_diverges_is_worse() -> None:
     old, new = _changed("transfer", lambda content: content["cases"][1].update(regret=None))
-    path = ["cases/width, char GPT, Adam, measured/regret"]
+    path = ["cases/width, char GPT, Adam, hybrid_standard/regret"]
     assert _named(compare(old, new), Verdict.WORSE) == path
     assert _named(compare(new, old), Verdict.BETTER) == path
     new["cases"][1]["regret"] = math.inf
@@ -297,7 +297,7 @@ def test_figures_with_different_settings_are_not_compared() -> None:
     old, new = _changed("transfer", lambda content: content["cases"][1].update(big="width 64"))
     new["cases"][1]["regret"] = 5.0
     new["cases"][3]["regret"] = 5.0
-    path = ["cases/width, ResMLP, Adam, measured/regret"]
+    path = ["cases/width, ResMLP, Adam, hybrid_standard/regret"]
     assert _named(compare(old, new), Verdict.WORSE) == path
 
 
@@ -311,7 +311,7 @@ def test_a_different_command_is_noted() -> None:
 def test_a_figure_in_only_one_file_is_new_or_gone() -> None:
     old, new = _changed("transfer", lambda content: content["cases"].pop(1))
     gone = _named(compare(old, new), Verdict.GONE)
-    assert "cases/width, char GPT, Adam, measured/regret" in gone
+    assert "cases/width, char GPT, Adam, hybrid_standard/regret" in gone
     assert gone == _named(compare(new, old), Verdict.NEW)
     assert _named(compare(old, new), Verdict.WORSE) == []
 

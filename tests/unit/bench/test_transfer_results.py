@@ -404,7 +404,7 @@ def test_a_file_with_all_records_is_printed_without_training(tmp_path: Path) -> 
     assert {"shift_interval", "regret_interval", "verdict"} <= set(printed["cases"][0])
     assert file.read_text("utf-8") == before
     text = CliRunner().invoke(app, arguments).stdout
-    assert "hybrid: within one octave in 11 of 11 cases that can be told (100%" in " ".join(
+    assert "hybrid: within one octave in 13 of 13 cases that can be told (100%" in " ".join(
         text.split()
     )
 
