@@ -40,7 +40,8 @@ def _narrow_optimum(case: _Case) -> str:
         "The base's losses at its best learning rate and at one and two octaves below are within "
         f"{_range([base[0], base[-1], base[-2]])} nats, so its best learning rate is hardly "
         f"determined: taken alone, {shifts.count(-1)} of {len(shifts)} seeds show a shift of -1. "
-        "Why the advised model prefers the lower end of that range is not known. Two octaves below "
+        "The base is too narrow: one that is twice as wide has a lower best learning rate, and the "
+        "shift from there is within an octave (see Wider bases). Two octaves below "
         f"the base's best learning rate, the advised loss is {advised[-2]:.3f}; the best of the "
         f"plain sweep is {min(plain.values()):.3f}."
     )
