@@ -15,6 +15,9 @@ Resume = Annotated[
 Processes = Annotated[
     int, typer.Option(help="Trainings to run in parallel, with one thread each.", min=1)
 ]
+Figures = Annotated[
+    Path, typer.Option(help="File of the transfer benchmark, with records of the cases.")
+]
 
 _Value = TypeVar("_Value", str | None, list[str] | None)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from collections.abc import Sequence
+from typing import Final
 
 import matplotlib as mpl
 
@@ -17,7 +17,7 @@ from matplotlib.ticker import FuncFormatter, NullLocator
 
 from benchmarks.palette import ADVISED, PLAIN
 from benchmarks.report.methods import SPOKEN, axis_name, known_methods, mean_of_finite
-from benchmarks.transfer.records import case_name
+from benchmarks.transfer.records import Record, case_name
 
 _MARKS: Final = {
     "standard": (PLAIN, "x"),
@@ -34,7 +34,7 @@ _LEGEND_COLUMNS = 5  # at most, so that the legend is not wider than the picture
 _HEIGHT = 0.8  # of the band of an axis, in rows
 
 
-def axis_picture(records: Sequence[Mapping[str, Any]]) -> Figure:
+def axis_picture(records: Sequence[Record]) -> Figure:
     """Return the picture of mean regrets by axis and method, with intervals.
 
     Args:
@@ -83,7 +83,7 @@ def axis_picture(records: Sequence[Mapping[str, Any]]) -> Figure:
     return figure
 
 
-def _draw(axes: Axes, own: Sequence[Mapping[str, Any]], method: str, height: float) -> None:
+def _draw(axes: Axes, own: Sequence[Record], method: str, height: float) -> None:
     """Draw a method on an axis: its cases, their mean and its interval."""
     if not own:
         return

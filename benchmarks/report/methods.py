@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 from benchmarks.markdown import number, table
 from benchmarks.transfer.cases import CASES, Case
@@ -12,10 +11,16 @@ from benchmarks.transfer.comparisons import mean_regret
 from benchmarks.transfer.methods import DEFAULT, HYBRIDS, METHODS, MethodName, method_of
 from benchmarks.transfer.optimum import Verdict
 from benchmarks.transfer.paired import MeanFigure
-from benchmarks.transfer.records import case_name, identity, is_choosing, same_case, with_interval
+from benchmarks.transfer.records import (
+    Record,
+    case_name,
+    identity,
+    is_choosing,
+    methods_of,
+    same_case,
+    with_interval,
+)
 from benchmarks.transfer.results import summary
-
-_Record = Mapping[str, Any]
 
 SPOKEN = {
     "standard": "standard",
@@ -60,12 +65,12 @@ _REGRETS = """\
 Loss at the base's best learning rate minus the best loss of the standard method, in nats:"""
 
 
-def known_methods(records: Sequence[_Record]) -> list[MethodName]:
+def known_methods(records: Sequence[Record]) -> list[MethodName]:
     """Return the methods that have a record, in order."""
     return [method for method in METHODS if any(r["method"] == method for r in records)]
 
 
-def overall(records: Sequence[_Record]) -> str:
+def overall(records: Sequence[Record]) -> str:
     """Return the figures of each method over the cases that claim, and over those that choose.
 
     Args:
@@ -84,7 +89,7 @@ def overall(records: Sequence[_Record]) -> str:
     return table(heads, rows)
 
 
-def _overall_cells(records: Sequence[_Record]) -> tuple[str, ...]:
+def _overall_cells(records: Sequence[Record]) -> tuple[str, ...]:
     if not records:
         return "0", "-", "-", "-"
     found = summary([dict(record) for record in records])
@@ -99,7 +104,7 @@ def _overall_cells(records: Sequence[_Record]) -> tuple[str, ...]:
     )
 
 
-def by_axis(records: Sequence[_Record]) -> str:
+def by_axis(records: Sequence[Record]) -> str:
     """Return the mean regret of each method on each axis, with its interval.
 
     Args:
@@ -117,7 +122,7 @@ def by_axis(records: Sequence[_Record]) -> str:
     return f"{_BY_AXIS}\n\n{table(heads, rows)}"
 
 
-def mean_of_finite(records: Sequence[_Record]) -> tuple[MeanFigure | None, int]:
+def mean_of_finite(records: Sequence[Record]) -> tuple[MeanFigure | None, int]:
     """Return the mean regret where a method does not diverge, and in how many cases it does.
 
     Args:
@@ -127,7 +132,7 @@ def mean_of_finite(records: Sequence[_Record]) -> tuple[MeanFigure | None, int]:
     return mean_regret(finite), len(records) - len(finite)
 
 
-def _axis_cell(records: Sequence[_Record], method: MethodName, cases: int) -> str:
+def _axis_cell(records: Sequence[Record], method: MethodName, cases: int) -> str:
     own = [record for record in records if record["method"] == method]
     if not own:
         names = {case_name(record) for record in records}
@@ -154,7 +159,7 @@ def is_silent(method: MethodName, name: str) -> bool:
     return name in _BY_NAME and method_of(method, _BY_NAME[name]) is None
 
 
-def by_case(records: Sequence[_Record]) -> str:
+def by_case(records: Sequence[Record]) -> str:
     """Return the regrets and the shifts of each method, case by case.
 
     Args:
@@ -170,15 +175,15 @@ def by_case(records: Sequence[_Record]) -> str:
 
 
 def _by_case(
-    records: Sequence[_Record], known: Sequence[MethodName], cell: Callable[[_Record], str]
+    records: Sequence[Record], known: Sequence[MethodName], cell: Callable[[Record], str]
 ) -> str:
     rows = []
-    seen: list[_Record] = []
+    seen: list[Record] = []
     for record in records:
         if any(same_case(record, other) for other in seen):
             continue
         seen.append(record)
-        own = {r["method"]: r for r in records if same_case(r, record)}
+        own = methods_of(record, records)
         name = case_name(record)
         without = {m: NO_RULE if is_silent(m, name) else NOT_MEASURED for m in known}
         rows.append((
@@ -200,17 +205,17 @@ def spoken(name: str) -> str:
     return name.replace("_", " ")
 
 
-def _shift(record: _Record) -> str:
+def _shift(record: Record) -> str:
     text = with_interval(record, "shift", "+.2f")
     mark = {Verdict.BEYOND: "**", Verdict.CANNOT_TELL: "*"}.get(record["verdict"], "")
     return f"{mark}{text}{mark}"
 
 
-def _regret(record: _Record) -> str:
+def _regret(record: Record) -> str:
     return with_interval(record, "regret", "+.3f")
 
 
-def unmeasured(records: Sequence[_Record]) -> dict[str, list[Case]]:
+def unmeasured(records: Sequence[Record]) -> dict[str, list[Case]]:
     """Return the cases that lack a record in their present form, by method.
 
     The key "" has the cases without any record. They are left out elsewhere, and so are cases of
@@ -219,10 +224,7 @@ def unmeasured(records: Sequence[_Record]) -> dict[str, list[Case]]:
     Args:
         records: Records of methods.
     """
-    known: dict[str, set[str]] = {}
-    for case in CASES:
-        wanted = identity(case)
-        known[case.name] = {str(r["method"]) for r in records if same_case(r, wanted)}
+    known = {case.name: set(methods_of(identity(case), records)) for case in CASES}
     found = {"": [case for case in CASES if not known[case.name]]}
     for method, case in itertools.product(METHODS, CASES):
         of_case = known[case.name]
@@ -231,7 +233,7 @@ def unmeasured(records: Sequence[_Record]) -> dict[str, list[Case]]:
     return {method: cases for method, cases in found.items() if cases}
 
 
-def not_measured(records: Sequence[_Record]) -> str:
+def not_measured(records: Sequence[Record]) -> str:
     """Return a list of what is not measured yet; empty if all is.
 
     Args:

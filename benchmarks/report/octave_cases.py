@@ -11,7 +11,7 @@ from typing import Any
 
 from benchmarks.transfer.figures import at_edge, figures, search_saved
 from benchmarks.transfer.methods import DEFAULT, STANDARD
-from benchmarks.transfer.records import losses_of, same_case, whole_octaves
+from benchmarks.transfer.records import losses_of, methods_of, whole_octaves
 
 Case = dict[str, Any]
 
@@ -26,9 +26,7 @@ def octave_cases(stored: Mapping[str, Any]) -> list[Case]:
     """
     found = []
     for base in stored["bases"]:
-        by_method = {
-            record["method"]: record for record in stored["cases"] if same_case(base, record)
-        }
+        by_method = methods_of(base, stored["cases"])
         ours = by_method.get(DEFAULT, by_method.get("measured"))
         if STANDARD in by_method and ours is not None:
             found.append(_case(base, by_method[STANDARD], ours))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Final
 
 from benchmarks.markdown import number, table
 from benchmarks.report.methods import (
@@ -18,9 +18,8 @@ from benchmarks.transfer.cases import CASES
 from benchmarks.transfer.choice import choose_for
 from benchmarks.transfer.comparisons import pairs_of
 from benchmarks.transfer.methods import HYBRIDS, MethodName
-from benchmarks.transfer.records import case_name
+from benchmarks.transfer.records import Record, case_name
 
-_Record = Mapping[str, Any]
 RECIPES: Final[tuple[MethodName, ...]] = ("mup", "depth_mup", "completep")
 _NAMED: Final = {*RECIPES, *HYBRIDS}  # in the cells of their columns
 _WITH_RECIPES: Final = ("Adam", "AdamW", "SGD")
@@ -61,7 +60,7 @@ ROWS: Final = (
 )
 
 
-def which_method(figures: _Record) -> str:
+def which_method(figures: Record) -> str:
     """Return which method to use for what grows, with the mean regrets that say so.
 
     Args:
@@ -85,7 +84,7 @@ def which_method(figures: _Record) -> str:
     return table(heads, rows)
 
 
-def _best(records: Sequence[_Record], methods: Sequence[MethodName]) -> MethodName:
+def _best(records: Sequence[Record], methods: Sequence[MethodName]) -> MethodName:
     """Return the method with the lowest mean regret, of those with the most cases."""
 
     def rank(method: MethodName) -> tuple[int, float]:
@@ -95,7 +94,7 @@ def _best(records: Sequence[_Record], methods: Sequence[MethodName]) -> MethodNa
     return min(methods, key=rank)
 
 
-def _cell(records: Sequence[_Record], row: _Row, method: MethodName, *, is_named: bool) -> str:
+def _cell(records: Sequence[Record], row: _Row, method: MethodName, *, is_named: bool) -> str:
     own = [record for record in records if record["method"] == method]
     if not own:
         cases = [case.name for case in CASES if row.has(case.axis, case.optimizer)]

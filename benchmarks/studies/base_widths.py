@@ -12,15 +12,11 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from pathlib import Path
-from typing import Annotated, Final, NamedTuple, TypedDict
+from typing import Final, NamedTuple, TypedDict
 
 import typer
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
-from benchmarks.options import Processes, Resume
+from benchmarks.options import Figures, Processes, Resume
 from benchmarks.provenance import AsJson, Out, emit
 from benchmarks.report.paths import FIGURES
 from benchmarks.transfer.bench import PROCESSES, THREADS, Bench
@@ -30,8 +26,17 @@ from benchmarks.transfer.curves import Losses
 from benchmarks.transfer.finished import FinishedTrainings
 from benchmarks.transfer.methods import STANDARD, MethodName
 from benchmarks.transfer.optimum import Transfer, Verdict, compare
+from benchmarks.transfer.printing import print_folded
 from benchmarks.transfer.progress import bench_with_progress
-from benchmarks.transfer.records import Record, identity, losses_of, same_case, with_interval
+from benchmarks.transfer.records import (
+    Record,
+    as_list,
+    base_of,
+    identity,
+    losses_of,
+    methods_of,
+    with_interval,
+)
 from benchmarks.transfer.results import load
 
 ADVISED: Final[MethodName] = "measured"
@@ -79,9 +84,7 @@ class MissedCase(NamedTuple):
 
 
 def base_widths(
-    figures: Annotated[
-        Path, typer.Option(help="File of the transfer benchmark, with records of the cases.")
-    ] = FIGURES / "transfer.json",
+    figures: Figures = FIGURES / "transfer.json",
     resume: Resume = None,
     processes: Processes = PROCESSES,
     as_json: AsJson = False,
@@ -100,7 +103,7 @@ def base_widths(
     without = ("--processes", "--figures", "--resume")
     emit({"base_widths": rows}, as_json=as_json, out=out, without=without, threads=THREADS)
     if not as_json:
-        _print(rows)
+        print_folded(HEADS, cells_of(rows))
 
 
 def missed_cases(bases: Sequence[Record], records: Sequence[Record]) -> list[MissedCase]:
@@ -113,8 +116,7 @@ def missed_cases(bases: Sequence[Record], records: Sequence[Record]) -> list[Mis
     found = []
     for case in CASES:
         wanted = identity(case)
-        base = next((each for each in bases if same_case(each, wanted)), None)
-        own = {each["method"]: each for each in records if same_case(each, wanted)}
+        base, own = base_of(wanted, bases), methods_of(wanted, records)
         advised, plain = own.get(ADVISED), own.get(STANDARD)
         if case.axis != "width" or base is None or advised is None or plain is None:
             continue
@@ -154,12 +156,12 @@ def row_of(case: Case, found: Transfer) -> BaseRow:
         big_width=case.big.width,
         seeds=len(case.seeds),
         octave=found.base_octave,
-        octave_interval=_listed(found.base_interval),
+        octave_interval=as_list(found.base_interval),
         shift=found.shift,
-        shift_interval=_listed(found.shift_interval),
+        shift_interval=as_list(found.shift_interval),
         verdict=found.verdict.value,
         regret=found.regret,
-        regret_interval=_listed(found.regret_interval),
+        regret_interval=as_list(found.regret_interval),
     )
 
 
@@ -203,16 +205,3 @@ def cells_of(rows: Sequence[BaseRow]) -> list[tuple[str, ...]]:
             with_interval(row, "regret", "+.3f"),
         ))
     return found
-
-
-def _listed(interval: tuple[float, float] | None) -> list[float] | None:
-    return None if interval is None else list(interval)
-
-
-def _print(rows: Sequence[BaseRow]) -> None:
-    table = Table(box=box.SIMPLE)
-    for head in HEADS:
-        table.add_column(head, overflow="fold")
-    for cells in cells_of(rows):
-        table.add_row(*(cell.replace(" [", "\n[") for cell in cells))
-    Console().print(table)

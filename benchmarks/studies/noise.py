@@ -15,15 +15,11 @@ import multiprocessing
 import statistics
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from pathlib import Path
-from typing import Annotated, Final, NamedTuple, TypedDict
+from typing import Final, NamedTuple, TypedDict
 
 import typer
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
-from benchmarks.options import Processes
+from benchmarks.options import Figures, Processes
 from benchmarks.provenance import AsJson, Out, emit
 from benchmarks.report.paths import FIGURES
 from benchmarks.studies.signal import signal
@@ -33,7 +29,15 @@ from benchmarks.transfer.curves import half_width
 from benchmarks.transfer.methods import DEFAULT, MethodName, method_of
 from benchmarks.transfer.optimum import Verdict, optimum
 from benchmarks.transfer.parametrization import Standard
-from benchmarks.transfer.records import Record, identity, losses_of, same_case, with_interval
+from benchmarks.transfer.printing import print_folded
+from benchmarks.transfer.records import (
+    Record,
+    base_of,
+    identity,
+    losses_of,
+    methods_of,
+    with_interval,
+)
 from benchmarks.transfer.results import load
 from benchmarks.transfer.training import Training, start_worker
 
@@ -81,9 +85,7 @@ class _Measured(NamedTuple):
 
 
 def noise(
-    figures: Annotated[
-        Path, typer.Option(help="File of the transfer benchmark, with records of the cases.")
-    ] = FIGURES / "transfer.json",
+    figures: Figures = FIGURES / "transfer.json",
     processes: Processes = PROCESSES,
     as_json: AsJson = False,
     out: Out = None,
@@ -107,7 +109,7 @@ def noise(
     without = ("--processes", "--figures")
     emit({"noise": rows}, as_json=as_json, out=out, without=without, threads=THREADS)
     if not as_json:
-        _print(rows)
+        print_folded(HEADS, [cells_of(row) for row in rows])
 
 
 def measured_cases(bases: Sequence[Record], records: Sequence[Record]) -> list[_Measured]:
@@ -122,9 +124,7 @@ def measured_cases(bases: Sequence[Record], records: Sequence[Record]) -> list[_
     found = []
     for case in CASES:
         wanted = identity(case)
-        base = next((each for each in bases if same_case(each, wanted)), None)
-        own = (each for each in records if same_case(each, wanted) and each["method"] == DEFAULT)
-        advised = next(own, None)
+        base, advised = base_of(wanted, bases), methods_of(wanted, records).get(DEFAULT)
         octave = None if base is None else optimum(losses_of(base))
         if octave is None or advised is None or method_of(_RULE, case) is None:
             continue
@@ -208,12 +208,3 @@ HEADS: Final = (
     *("case", "steps", "signal of the base", "of the big model"),
     *("predicted shift, octaves", "shift under advice, octaves"),
 )
-
-
-def _print(rows: Sequence[NoiseRow]) -> None:
-    table = Table(box=box.SIMPLE)
-    for head in HEADS:
-        table.add_column(head, overflow="fold")
-    for row in rows:
-        table.add_row(*(cell.replace(" [", "\n[") for cell in cells_of(row)))
-    Console().print(table)

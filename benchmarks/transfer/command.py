@@ -23,7 +23,15 @@ from benchmarks.transfer.methods import METHODS, STANDARD, MethodName, equals, m
 from benchmarks.transfer.optimizers import OPTIMIZERS
 from benchmarks.transfer.printing import print_document
 from benchmarks.transfer.progress import bench_with_progress
-from benchmarks.transfer.records import Record, case_name, identity, same_case, with_interval
+from benchmarks.transfer.records import (
+    Record,
+    base_of,
+    case_name,
+    identity,
+    methods_of,
+    same_case,
+    with_interval,
+)
 from benchmarks.transfer.results import (
     base_record,
     document,
@@ -263,8 +271,7 @@ def _run_case(
 ) -> Iterator[tuple[Record, Record]]:
     sweeps = CaseSweeps(bench, case, is_fine=is_fine)
     wanted = identity(case)
-    old_base = next((old for old in bases if same_case(old, wanted)), None)
-    own = {old["method"]: old for old in records if same_case(old, wanted)}
+    old_base, own = base_of(wanted, bases), methods_of(wanted, records)
     standard = own.get(STANDARD)
     for name in methods:
         equal = next((own[each] for each in equals(name, case) if each in own), None)

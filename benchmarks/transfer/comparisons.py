@@ -21,7 +21,7 @@ from benchmarks.transfer.paired import (
     over_cases,
     over_seeds,
 )
-from benchmarks.transfer.records import Record, is_choosing, losses_of, same_case
+from benchmarks.transfer.records import Record, is_choosing, losses_of, methods_of
 
 OURS: Final[tuple[MethodName, ...]] = ("measured", "hybrid", "hybrid_standard")
 ALTERNATIVES: Final[tuple[MethodName, ...]] = tuple(name for name in METHODS if name not in OURS)
@@ -94,7 +94,7 @@ def pairs_of(bases: Sequence[Record], records: Sequence[Record]) -> list[Pair]:
     """
     found = []
     for base in bases:
-        sweeps = {each["method"]: losses_of(each) for each in records if same_case(base, each)}
+        sweeps = {name: losses_of(each) for name, each in methods_of(base, records).items()}
         wanted = [pair for pair in _PAIRS if set(pair) <= set(sweeps)]
         if wanted:
             by_pair = differences(losses_of(base), sweeps, wanted)

@@ -54,8 +54,7 @@ def method_of(name: MethodName, case: Case) -> Method | None:
     }  # fmt: skip
     if name in without_shapes:
         return without_shapes[name]
-    # Parametrizations say nothing of the rank of adapters.
-    family = None if case.model == "lora_gpt" else _FAMILIES.get(case.optimizer)
+    family = _family(case)
     if name in HYBRIDS:  # without rules it has only measurements
         return Method(name, advice=Advice(recipe="" if family is None else HYBRIDS[name]))
     rule: RuleName | None = next((each for each in RULES if each == name), None)
@@ -64,6 +63,12 @@ def method_of(name: MethodName, case: Case) -> Method | None:
     if rule == "completep" and (family != "adam" or case.model == "conv_net"):
         return None  # published for residual blocks, with Adam
     return Method(name, parametrization=ByShape(rule, family))
+
+
+def _family(case: Case) -> Family | None:
+    """Return the optimizers whose rules a case has; None if no parametrization says anything."""
+    # Parametrizations say nothing of the rank of adapters.
+    return None if case.model == "lora_gpt" else _FAMILIES.get(case.optimizer)
 
 
 def same_as(name: MethodName, case: Case) -> MethodName | None:
@@ -80,7 +85,7 @@ def same_as(name: MethodName, case: Case) -> MethodName | None:
     if method is None:
         return None
     if name in HYBRIDS:
-        return _same_as_hybrid(method, case)
+        return _same_as_hybrid(name, case)
     rule = next((each for each in RULES if each == name), None)
     if rule is None:
         return None
@@ -91,8 +96,8 @@ def same_as(name: MethodName, case: Case) -> MethodName | None:
     return next((each for each in earlier if _factors(each, case) == own), None)
 
 
-def _same_as_hybrid(hybrid: Method, case: Case) -> MethodName | None:
-    if hybrid.advice is not None and not hybrid.advice.recipe:
+def _same_as_hybrid(hybrid: MethodName, case: Case) -> MethodName | None:
+    if _family(case) is None:
         return "measured"
     # It starts with the base's initial weights, which another initial scale changes.
     starts_alike = case.base.init_scale == case.big.init_scale
@@ -100,7 +105,7 @@ def _same_as_hybrid(hybrid: Method, case: Case) -> MethodName | None:
         return "measured"
     # The two hybrids differ in what they do with the width only.
     is_as_wide = case.base.width == case.big.width
-    return "hybrid" if is_as_wide and hybrid.name == "hybrid_standard" else None
+    return "hybrid" if is_as_wide and hybrid == "hybrid_standard" else None
 
 
 def equals(name: MethodName, case: Case) -> list[MethodName]:

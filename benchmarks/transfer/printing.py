@@ -56,6 +56,21 @@ def print_axes(rows: Sequence[Record]) -> None:
     )
 
 
+def print_folded(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """Print a table whose cells are folded where it is too wide; intervals have their own lines.
+
+    Args:
+        heads: The names of the columns.
+        rows: The cells of each row.
+    """
+    table = Table(box=box.SIMPLE)
+    for head in heads:
+        table.add_column(head, overflow="fold")
+    for row in rows:
+        table.add_row(*(cell.replace(" [", "\n[") for cell in row))
+    _console().print(table)
+
+
 def _console() -> Console:
     console = Console()
     if not console.is_terminal:

@@ -8,7 +8,7 @@ from typing import Any
 
 from benchmarks.markdown import number
 from benchmarks.transfer.cases import CHOOSING, Case
-from benchmarks.transfer.curves import Losses
+from benchmarks.transfer.curves import Interval, Losses
 
 CASE_KEYS = (
     "axis",
@@ -77,6 +77,31 @@ def _octave_of(learning_rate: str) -> float:
 def same_case(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
     """Return whether two records are of the same case, with the same sizes and seeds."""
     return all(one.get(key) == other.get(key) for key in CASE_KEYS)
+
+
+def base_of(case: Mapping[str, Any], bases: Sequence[Record]) -> Record | None:
+    """Return the record of a case's base; None if it has none.
+
+    Args:
+        case: A record of the case, or its :func:`identity`.
+        bases: The records of bases.
+    """
+    return next((each for each in bases if same_case(each, case)), None)
+
+
+def methods_of(case: Mapping[str, Any], records: Sequence[Record]) -> dict[str, Record]:
+    """Return the records of a case's methods, by the method's name.
+
+    Args:
+        case: A record of the case, or its :func:`identity`.
+        records: The records of cases and methods.
+    """
+    return {each["method"]: each for each in records if same_case(each, case)}
+
+
+def as_list(interval: Interval | None) -> list[float] | None:
+    """Return an interval as records have it."""
+    return None if interval is None else list(interval)
 
 
 def case_name(record: Mapping[str, Any]) -> str:

@@ -15,17 +15,18 @@ from typing import Any
 
 from benchmarks.transfer import choice, comparisons
 from benchmarks.transfer.cases import Case
-from benchmarks.transfer.curves import Interval
 from benchmarks.transfer.figures import at_edge, best_octave, figures
 from benchmarks.transfer.methods import DEFAULT, METHODS, MethodName
 from benchmarks.transfer.optimum import Verdict, compare
 from benchmarks.transfer.records import (
     CASE_KEYS,
     Record,
+    as_list,
     by_learning_rate,
     identity,
     is_choosing,
     losses_of,
+    methods_of,
     same_case,
     whole_octaves,
 )
@@ -84,12 +85,12 @@ def with_figures(record: Record, base: Record, standard: Record) -> Record:
     found_figures = {
         **{key: record[key] for key in (*CASE_KEYS, "method")},
         "base_octave": found.base_octave,
-        "base_octave_interval": _as_list(found.base_interval),
+        "base_octave_interval": as_list(found.base_interval),
         "shift": found.shift,
-        "shift_interval": _as_list(found.shift_interval),
+        "shift_interval": as_list(found.shift_interval),
         "verdict": found.verdict.value,
         "regret": found.regret,
-        "regret_interval": _as_list(found.regret_interval),
+        "regret_interval": as_list(found.regret_interval),
         "octaves": {
             "base": grid.base_octave,
             "shift": grid.shift_advised,
@@ -106,10 +107,6 @@ def with_figures(record: Record, base: Record, standard: Record) -> Record:
     return found_figures | {key: record[key] for key in record if key not in found_figures}
 
 
-def _as_list(interval: Interval | None) -> list[float] | None:
-    return None if interval is None else list(interval)
-
-
 def is_finished(case: Case, method: MethodName, cases: Sequence[Record]) -> bool:
     """Return whether there is a record of a case and a method.
 
@@ -118,8 +115,7 @@ def is_finished(case: Case, method: MethodName, cases: Sequence[Record]) -> bool
         method: The method.
         cases: Records, as :func:`load` returns them.
     """
-    wanted = identity(case)
-    return any(same_case(wanted, old) and old["method"] == method for old in cases)
+    return method in methods_of(identity(case), cases)
 
 
 def merged(records: Sequence[Record], new: Record) -> list[Record]:
