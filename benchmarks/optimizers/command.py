@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from multiprocessing.connection import Connection, wait
 from typing import Annotated, TypedDict
 
-import torch
 import typer
 from rich.console import Console
 
@@ -20,6 +19,7 @@ from benchmarks.optimizers.packages import PACKAGES, installed_version, optimize
 from benchmarks.optimizers.trial import STEPS, TOLERANCE, Outcome, Where, try_optimizer
 from benchmarks.options import one_of
 from benchmarks.provenance import AsJson, Out, emit
+from benchmarks.training import one_thread
 
 _console = Console(stderr=True)
 
@@ -58,14 +58,13 @@ def optimizers(
     out: Out = None,
 ) -> None:
     """Train with each optimizer of the installed packages, and compare steps with multipliers."""
-    torch.set_num_threads(1)
-    with _only_errors_logged():
+    with one_thread(), _only_errors_logged():
         found = {
             each: _of_package(each, set(name or ()), processes=processes, seconds=seconds)
             for each in package or PACKAGES
         }
     figures = {"packages": found, "steps": STEPS, "tolerance": TOLERANCE}
-    emit(figures, as_json=as_json, out=out, without=("--processes",))
+    emit(figures, as_json=as_json, out=out, without=("--processes",), threads=1)
     if not as_json:
         for each, outcomes in found.items():
             counts = Counter(outcome["where"] for outcome in outcomes["optimizers"])

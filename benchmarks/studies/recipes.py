@@ -15,7 +15,7 @@ from rich.table import Table
 from advisor.recipes import check_recipe
 from benchmarks.markdown import number
 from benchmarks.provenance import AsJson, Out, emit
-from benchmarks.training import loss_of
+from benchmarks.training import loss_of, one_thread
 from benchmarks.transfer.by_recipe import RECIPES, ByRecipe, applied, layout_of
 from benchmarks.transfer.models import build_task
 from benchmarks.transfer.optimizers import OptimizerName, build_optimizer
@@ -59,10 +59,10 @@ def recipes(
 ) -> None:
     """Compare recipes with model code, in float64, and check them on six architectures (1 min)."""
     steps = 5 if is_quick else STEPS
-    rows = [
-        row(pair, *key, steps=steps) for pair in PAIRS for key in RECIPES if is_known(pair, key)
-    ]
-    emit({"rows": rows, "steps": steps}, as_json=as_json, out=out)
+    pairs = [(pair, key) for pair in PAIRS for key in RECIPES if is_known(pair, key)]
+    with one_thread():
+        rows = [row(pair, *key, steps=steps) for pair, key in pairs]
+    emit({"rows": rows, "steps": steps}, as_json=as_json, out=out, threads=1)
     if not as_json:
         _print(rows, steps)
 

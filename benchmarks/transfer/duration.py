@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from benchmarks.training import loss_of
+from benchmarks.training import loss_of, one_thread
 from benchmarks.transfer.cases import Case
 from benchmarks.transfer.curves import HALF_WINDOW
 from benchmarks.transfer.models import build_task
@@ -38,9 +38,7 @@ def expected_s(case: Case, methods: int, processes: int, *, is_fine: bool) -> fl
 def _step_s(setting: Setting) -> float:
     if setting.model == "lora_gpt":  # the same size without pretraining
         setting = replace(setting, model="char_gpt_pre", rank=0)
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
+    with one_thread():
         task = build_task(setting)
         batches = torch.Generator().manual_seed(0)
         taken: list[float] = []
@@ -48,6 +46,4 @@ def _step_s(setting: Setting) -> float:
             begun = time.perf_counter()
             loss_of(task.model, *task.draw(batches)).backward()
             taken.append(time.perf_counter() - begun)
-    finally:
-        torch.set_num_threads(threads)
     return min(taken)
