@@ -28,11 +28,12 @@ help: ## Show this list
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile \
-		--constraint constraints.txt --editable '.[dev]'
-	@command -v chromium >/dev/null \
+	@# Chromium is installed meanwhile.
+	@{ command -v chromium >/dev/null \
 		|| timeout 300 apt-get install --yes --quiet chromium >/dev/null 2>&1 \
-		|| echo 'Chromium is not installed, so tests in a browser are skipped (apt-get install chromium).'
+		|| echo 'Chromium is not installed, so tests in a browser are skipped (apt-get install chromium).'; } & \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-compile \
+		--constraint constraints.txt --editable '.[dev]'; status=$$?; wait; exit $$status
 	@touch $@
 
 demo: $(VENV)/installed ## Transfer a learning rate to a model 8 times wider, through the service (4 min)
