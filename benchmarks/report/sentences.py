@@ -44,17 +44,23 @@ def _outcome(found: dict[str, Any]) -> str:
 
 
 def _apart(found: dict[str, Any], other: str) -> str:
-    difference = found["advised_loss"] - found[f"{other}_loss"]
-    return f"{abs(difference):.2f} nats {'above' if difference > 0 else 'below'}"
+    return _signed(found["advised_loss"] - found[f"{other}_loss"], ".2f")
+
+
+def _signed(difference: float | None, form: str) -> str:
+    """Return a difference of losses in words, such as ``0.01 nats below``; None if one diverged."""
+    if difference is None:
+        return "infinitely far above"
+    return f"{abs(difference):{form}} nats {'above' if difference > 0 else 'below'}"
 
 
 def practice(figures: dict[str, Any]) -> str:
     """Return how advice does on the recipes that people train with."""
     rows, harmed = figures["rows"], figures["harmed"]
     return (
-        f"On {len(rows)} recipes that people train small GPTs with, advised trainings end "
-        f"{number(figures['median_regret'], '+.3f')} nats (median) from the plain model at its own "
-        f"best learning rate, and {number(figures['worst_regret'], '+.3f')} in the worst recipe. "
+        f"On {len(rows)} recipes that people train small GPTs with, advised trainings end a median "
+        f"of {_signed(figures['median_regret'], '.3f')} the plain model at its own best learning "
+        f"rate, and {_signed(figures['worst_regret'], '.3f')} it in the worst recipe. "
         f"{harmed or 'None'} of them {'ends' if harmed < 2 else 'end'} above the base, or above "
         "the plain model at the same learning rate, by more than noise."
     )

@@ -155,10 +155,12 @@ def test_sentences_show_the_figures_of_their_files() -> None:
     figures = {"rows": [{}] * 4, "median_regret": 0.0123, "worst_regret": 0.05, "harmed": 0}
     practice = " ".join(render_block("practice", {"practice": figures}).split())
     assert "On 4 recipes that people train small GPTs with" in practice
-    assert "+0.012 nats (median)" in practice
-    assert "+0.050 in the worst recipe. None of them ends above" in practice
-    figures["harmed"] = 2
-    assert "2 of them end above" in render_block("practice", {"practice": figures})
+    assert "a median of 0.012 nats above the plain model" in practice
+    assert "and 0.050 nats above it in the worst recipe. None of them ends above" in practice
+    figures |= {"median_regret": -0.0123, "worst_regret": None, "harmed": 2}
+    practice = " ".join(render_block("practice", {"practice": figures}).split())
+    assert "a median of 0.012 nats below the plain model" in practice
+    assert "and infinitely far above it in the worst recipe. 2 of them end above" in practice
     scaling = {
         "stepping": [
             {
