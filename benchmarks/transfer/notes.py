@@ -13,11 +13,10 @@ from typing import Any
 _Case = Mapping[str, Any]
 
 _LARGER_BATCH = (
-    "A step of the scaled model sees eight times as many characters, so its gradients are less "
-    "noisy and larger steps pay off, plain and advised alike. Matching keeps the outputs' change "
-    "at the size that was right for the base's noise. Raising it by the square root of the number "
-    "of characters per step does not help: it does worse in four other cases of this kind "
-    "(see Beyond the paper)."
+    "A step of the scaled model sees more characters, so its gradients are less noisy and larger "
+    "steps pay off (see Noise of gradients). Matching keeps the outputs' change at the size that "
+    "was right for the base's noise. Raising it by the square root of the number of characters per "
+    "step does not help: it does worse in four other cases of this kind (see Beyond the paper)."
 )
 
 
@@ -47,18 +46,6 @@ def _narrow_optimum(case: _Case) -> str:
     )
 
 
-def _one_bad_seed(case: _Case) -> str:
-    base, plain, advised = (_mean_losses(case, model) for model in ("base", "plain", "advised"))
-    high, *others = sorted(_losses_at_base_best(case, "advised"), reverse=True)
-    return (
-        f"The regret comes from one seed, which ends at {high:.3f} nats; the other seeds end at "
-        f"{' and '.join(f'{loss:.3f}' for loss in reversed(others))}. An octave lower, where the "
-        f"base's loss is {base[-1] - base[0]:.3f} nats higher, the mean over all seeds is "
-        f"{min(plain.values()) - advised[-1]:.3f} nats below the best of the plain sweep. "
-        "Recommendations do not keep a learning rate at the edge of stability from diverging."
-    )
-
-
 def _noisy_optimum(case: _Case) -> str:
     base, advised = (_mean_losses(case, model) for model in ("base", "advised"))
     return (
@@ -83,9 +70,9 @@ def _larger_batch(case: _Case) -> str:
 
 NOTES: dict[tuple[str, str, str], Callable[[_Case], str]] = {
     ("width", "char_gpt_post_mod", "Adam"): _narrow_optimum,
-    ("width", "char_gpt_pre", "Adagrad"): _one_bad_seed,
     ("width", "conv_net", "SGD"): _noisy_optimum,
     ("sequence_length", "char_gpt_pre", "Adam"): _larger_batch,
+    ("sequence_length", "char_gpt_pre", "AdamW"): _larger_batch,
     ("batch_size", "char_gpt_pre", "Adam"): _larger_batch,
 }
 
@@ -98,14 +85,6 @@ def _mean_losses(case: _Case, model: str) -> dict[int, float]:
         for learning_rate, losses in case["sweeps"][model].items()
         if None not in losses
     }
-
-
-def _losses_at_base_best(case: _Case, model: str) -> Sequence[float]:
-    """Return the losses of all seeds at the base's best learning rate."""
-    sweep = case["sweeps"][model]
-    by_learning_rate = {float(key): losses for key, losses in sweep.items()}
-    losses: Sequence[float] = by_learning_rate[case["base_learning_rate"]]
-    return losses
 
 
 def _range(losses: Sequence[float]) -> str:
