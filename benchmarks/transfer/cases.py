@@ -25,7 +25,7 @@ AxisName = Literal[
 ]
 AXES: tuple[AxisName, ...] = get_args(AxisName)
 _SEEDS = tuple(range(5))
-_FEW_SEEDS = (0, 1, 2)  # of quick forms, and of the most expensive trainings
+_FEW_SEEDS = (0, 1, 2)  # of the most expensive trainings
 # Losses on digits are close to zero, where seeds differ by more than octaves. Trainings are short.
 _DIGITS_SEEDS = tuple(range(8))
 
@@ -262,7 +262,8 @@ def part_of(case: Case) -> str:
     return next(part for part, axes in _LONG_PARTS.items() if case.axis in axes)
 
 
-_QUICK_STEPS = 60
+_QUICK_SEEDS = (0, 1)
+_QUICK_STEPS = 40
 _QUICK_MODELS: dict[AxisName, ModelName] = {
     "width": "char_gpt_pre",
     "depth": "char_gpt_pre",
@@ -277,7 +278,7 @@ _QUICK_MODELS: dict[AxisName, ModelName] = {
 
 
 def quick(case: Case) -> Case:
-    """Return a case with three seeds, fewer steps, and a smaller model if it has the largest one.
+    """Return a case with two seeds, fewer steps and octaves, and a smaller model than the largest.
 
     Args:
         case: A full case.
@@ -289,7 +290,13 @@ def quick(case: Case) -> Case:
         case = replace(case, base=_GPT, big=replace(_GPT, width=8 * _GPT.width))
     shorter = case.steps_of_base / case.steps
     base_steps = None if case.base_steps is None else round(_QUICK_STEPS * shorter)
-    return replace(case, seeds=_FEW_SEEDS, steps=_QUICK_STEPS, base_steps=base_steps)
+    return replace(
+        case,
+        octaves=case.octaves[1:-1],  # a sweep goes on beyond them if its best is at an edge
+        seeds=_QUICK_SEEDS,
+        steps=_QUICK_STEPS,
+        base_steps=base_steps,
+    )
 
 
 def chosen_cases(

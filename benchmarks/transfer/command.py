@@ -19,7 +19,7 @@ from benchmarks.transfer.cases import AXES, CASES, LARGER, PARTS, Case, chosen_c
 from benchmarks.transfer.cases import quick as quick_form
 from benchmarks.transfer.duration import expected_s
 from benchmarks.transfer.finished import FinishedTrainings
-from benchmarks.transfer.methods import METHODS, STANDARD, MethodName, equals, method_of
+from benchmarks.transfer.methods import DEFAULT, METHODS, STANDARD, MethodName, equals, method_of
 from benchmarks.transfer.optimizers import OPTIMIZERS
 from benchmarks.transfer.printing import print_document
 from benchmarks.transfer.progress import bench_with_progress
@@ -46,9 +46,9 @@ from benchmarks.transfer.results import (
 )
 from benchmarks.transfer.settings import MODELS
 
-_QUICK_METHODS: tuple[MethodName, ...] = ("standard", "measured", "hybrid")
+_QUICK_METHODS: tuple[MethodName, ...] = ("standard", "measured", DEFAULT)
 
-_LARGER_METHODS: tuple[MethodName, ...] = ("standard", "depth_mup", "measured", "hybrid")
+_LARGER_METHODS: tuple[MethodName, ...] = ("standard", "depth_mup", "measured", DEFAULT)
 
 _console = Console(stderr=True)
 
@@ -84,7 +84,7 @@ def transfer(
         bool,
         typer.Option(
             "--quick",
-            help="Use three seeds, fewer steps, whole octaves, and one small case per axis.",
+            help="Use two seeds, fewer steps, whole octaves, one small case per axis (5 min).",
         ),
     ] = False,
     part: Annotated[
