@@ -129,10 +129,12 @@ def transfer(
     _announce(cases, todo, out, processes, is_fine=is_fine)
     if todo or not source:  # taken before the runs, so that it is the commit of this code
         chosen_by = ("--axis", "--model", "--optimizer", "--part", "--method", "--resume")
+        note = {key: source[key] for key in ("note",) if key in source}  # written by hand
         source = {
             **provenance(without=chosen_by if records else ("--resume",)),
             "threads": THREADS,
             "processes": processes,
+            **note,
         }
     for base, new in _run(todo, processes, resume, bases, known, is_fine=is_fine):
         commit = new.get("commit", source["commit"])  # a copied record has its own

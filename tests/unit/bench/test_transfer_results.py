@@ -409,20 +409,23 @@ def test_a_file_with_all_records_is_printed_without_training(tmp_path: Path) -> 
     )
 
 
-def test_a_method_that_equals_a_measured_one_takes_its_record_and_trains_nothing(
+def test_a_method_that_equals_a_measured_one_takes_its_record_and_the_files_note_stays(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "transfer.json"
     case = next(each for each in CASES if each.name == "batch_size char_gpt_pre Adam")
     old = [{**record(name, -1.0), **identity(case)} for name in ("standard", "measured")]
     old[1]["commit"] = "abc"
-    save(file, document([{**BASE, **identity(case)}], old, {"commit": "abc", "processes": 2}))
+    source = {"commit": "abc", "processes": 2, "note": "on two machines"}
+    save(file, document([{**BASE, **identity(case)}], old, source))
     monkeypatch.setattr(command, "bench_with_progress", lambda *_args, **_options: nullcontext())
     arguments = ["transfer", "--axis", "batch_size", "--model", "char_gpt_pre"]
     chosen = ["--optimizer", "Adam", "--method", "hybrid_standard", "--out", str(file)]
     result = CliRunner().invoke(app, [*arguments, *chosen])
     assert result.exit_code == 0, result.output
-    _, records, _ = load(file)
+    _, records, source = load(file)
+    assert source["note"] == "on two machines"
+    assert source["commit"] != "abc"
     assert [each["method"] for each in records] == ["standard", "measured", "hybrid_standard"]
     assert records[2] == {**records[1], "method": "hybrid_standard"}
 
