@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import signal
 import socket
 import subprocess
@@ -21,10 +22,19 @@ _STOP_TIMEOUT_S = 10.0
 
 
 def free_port() -> int:
-    """Return a loopback TCP port that is free at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a loopback TCP port that is free, and that no outgoing connection takes.
+
+    The system gives connections ports from 32768 on, so that a server on one of those may find it
+    taken when it starts.
+    """
+    while True:
+        port = random.randrange(15_000, 32_768)
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", port))
+            except OSError:
+                continue
+            return port
 
 
 class RedisServer:

@@ -141,9 +141,10 @@ def test_measuring_stays_below_its_part_of_the_training(
     )
     training.train(3_000)
     assert training.stopwatch.overhead is not None
-    # The policy wants a measurement every 100 steps, whatever the smallest one costs.
+    # The policy wants a measurement every 100 steps, whatever the smallest one costs. The second
+    # one may come before step 100, since the first does not tell what a smaller one costs.
     least = fixed + per_batch / ALL_EXAMPLES * 8
-    rarest = (training.seconds_of(training.measured[0]) + first + 29 * least) / 2_999
+    rarest = (training.seconds_of(training.measured[0]) + first + 30 * least) / 2_999
     assert training.stopwatch.overhead <= max(0.0105, 1.001 * (rarest + hooks))
     steps = list(training.measured)
     assert steps[0] == 0  # the first answer is not delayed
