@@ -20,7 +20,7 @@ PROTOC = PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m grpc_tools.protoc -Ipro
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-long test-all check lint types protos protos-check protos-release \
+.PHONY: help demo test test-long check lint types protos protos-check protos-release \
 	docs packages bench results results-measure fuzz chaos deploy-check clean
 
 help: ## Show this list
@@ -45,12 +45,9 @@ test: $(VENV)/installed ## Run the tests, with a real Redis and a real gRPC serv
 test-long: $(VENV)/installed ## Tests that prove by long repetition, and twice as many examples of properties (5 to 7 min)
 	$(PYTEST) --dist worksteal -m 'long or hypothesis' --hypothesis-profile long
 
-test-all: $(VENV)/installed ## Every test once, with the examples of properties that test has (10 to 15 min)
-	$(PYTEST) -m 'not short'
-
-check: $(VENV)/installed ## Everything that CI checks (15 to 20 min)
+check: $(VENV)/installed ## Everything that CI checks (10 to 20 min)
 	$(MAKE) --no-print-directory --jobs 2 --output-sync $(BUILT)
-	$(MAKE) --no-print-directory test-all
+	$(MAKE) --no-print-directory test
 
 lint: $(VENV)/installed ## Style of Python; Dockerfile, compose files, manifests, alerts
 	$(BIN)/ruff check

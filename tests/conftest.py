@@ -34,11 +34,7 @@ _projects = itertools.count(1)
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Register the marks that only this folder uses."""
-    config.addinivalue_line(
-        "markers",
-        "short: a part of what a long test tries, for `make test`; `make test-all` leaves it out",
-    )
+    """Register the mark that only this folder uses."""
     config.addinivalue_line(
         "markers",
         "compatibility(framework, *what, refused=''): shows what works with a framework, for "

@@ -239,9 +239,7 @@ def test_every_method_has_a_request() -> None:
 
 
 # Every fourth name still includes each identifier, in two or three spellings.
-@pytest.mark.parametrize(
-    "every", [pytest.param(4, marks=pytest.mark.short), pytest.param(1, marks=pytest.mark.long)]
-)
+@pytest.mark.parametrize("every", [4, pytest.param(1, marks=pytest.mark.long)])
 @pytest.mark.parametrize("path", REQUESTS)
 def test_no_text_field_of_a_request_gives_access_to_a_different_project(
     parts: tuple[AdvisorClient, redis.Redis], path: str, every: int

@@ -362,7 +362,7 @@ def test_hybrids_are_ranked_where_their_pattern_repeats(special: Callable[[int],
 
 @pytest.mark.parametrize(
     "groups",
-    [pytest.param(1_000, marks=pytest.mark.short), pytest.param(5_000, marks=pytest.mark.long)],
+    [1_000, pytest.param(5_000, marks=pytest.mark.long)],
 )
 @pytest.mark.parametrize(
     "name",

@@ -103,9 +103,7 @@ class Net(nn.Module):
         return out
 
 
-@pytest.mark.parametrize(
-    "every", [pytest.param(1, marks=pytest.mark.long), pytest.param(7, marks=pytest.mark.short)]
-)
+@pytest.mark.parametrize("every", [pytest.param(1, marks=pytest.mark.long), 7])
 @pytest.mark.parametrize(
     ("mode", "scaling"), [(_Functions, "learning_rates"), (_Operators, "update")]
 )
