@@ -10,7 +10,7 @@ from benchmarks.estimator import estimator
 from benchmarks.frameworks import frameworks
 from benchmarks.measurements import measurements
 from benchmarks.optimizers.command import optimizers
-from benchmarks.overhead import overhead
+from benchmarks.overhead.command import overhead
 from benchmarks.practice.command import practice
 from benchmarks.registry import registry
 from benchmarks.report.command import results

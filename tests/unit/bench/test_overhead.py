@@ -6,7 +6,7 @@ from dataclasses import asdict
 
 import torch
 
-from benchmarks.overhead import measure_overhead
+from benchmarks.overhead.measuring import measure_overhead
 from benchmarks.report.measuring_tables import overhead
 from benchmarks.workloads import char_gpt
 
