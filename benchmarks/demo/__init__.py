@@ -1,1 +1,1 @@
-"""The demo: a learning rate tuned on a small model, transferred to a wide one, by two recipes."""
+"""The demo: a learning rate tuned on a small model, transferred to a wide one, by two setups."""

@@ -96,7 +96,7 @@ def _run_gpt2(seed: int) -> dict[str, Any]:
         process_pool(PROCESSES) as pool,
         Progress(*columns, TimeElapsedColumn(), console=_console) as progress,
     ):
-        task = progress.add_task("GPT-2's recipe", total=None)
+        task = progress.add_task("GPT-2's setup", total=None)
         return run_gpt2(seed, pool, PROCESSES, lambda _training: progress.advance(task))
 
 
@@ -137,9 +137,7 @@ def _best(sweep: dict[float, float]) -> float:
 
 
 def _print_gpt2(found: dict[str, Any]) -> None:
-    table = Table(
-        "GPT-2's recipe", "width", "learning rate", "multipliers", "validation loss, nats"
-    )
+    table = Table("GPT-2's setup", "width", "learning rate", "multipliers", "validation loss, nats")
     learning_rate, width = f"{found['learning_rate']:g}", str(found["width"])
     best = f"{found['best_plain_learning_rate']:g}"
     multipliers = f"{found['multiplier_min']:.3f} to {found['multiplier_max']:.3f}"

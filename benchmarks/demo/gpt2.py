@@ -1,4 +1,4 @@
-"""The second part of the demo: the recipe of GPT-2, on the trainings of the practice benchmark."""
+"""The second part of the demo: the setup of GPT-2, on the trainings of the practice benchmark."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import Any
 
 from benchmarks.practice.battery import Battery, plan_row
 from benchmarks.practice.figures import record
-from benchmarks.practice.recipes import Architecture, Procedure, Recipe, Size
+from benchmarks.practice.setups import Architecture, Procedure, Setup, Size
 from benchmarks.practice.store import Store
 from benchmarks.practice.training import Training
 
-GPT2 = Recipe("gpt2", Architecture(), Procedure(), base=Size(32), big=Size(128))
+GPT2 = Setup("gpt2", Architecture(), Procedure(), base=Size(32), big=Size(128))
 
 
 def run_gpt2(
@@ -21,18 +21,18 @@ def run_gpt2(
     workers: int,
     on_trained: Callable[[Training], None],
     *,
-    recipe: Recipe = GPT2,
+    setup: Setup = GPT2,
 ) -> dict[str, Any]:
-    """Train the recipe of GPT-2 on a small and on a big model, and return the figures.
+    """Train the setup of GPT-2 on a small and on a big model, and return the figures.
 
     Args:
         seed: Seed of weights and data.
         pool: Where to train.
         workers: Number of trainings that the pool runs in parallel.
         on_trained: Called after each training.
-        recipe: The recipe.
+        setup: The setup.
     """
-    (row,) = Battery(Store(), pool, workers, on_trained).run([plan_row(recipe, [seed])])
+    (row,) = Battery(Store(), pool, workers, on_trained).run([plan_row(setup, [seed])])
     found = record(row)
     return {
         "base_loss": found["base"],
@@ -43,8 +43,8 @@ def run_gpt2(
         "best_plain_learning_rate": found["best_plain_learning_rate"],
         "multiplier_min": found["min_multiplier"],
         "multiplier_max": found["max_multiplier"],
-        "base_width": recipe.base.width,
-        "width": recipe.big.width,
-        "blocks": recipe.big.blocks,
-        "steps": recipe.procedure.steps,
+        "base_width": setup.base.width,
+        "width": setup.big.width,
+        "blocks": setup.big.blocks,
+        "steps": setup.procedure.steps,
     }

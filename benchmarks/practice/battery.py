@@ -1,6 +1,6 @@
-"""Runs the trainings of recipes: sweeps of the base and of the plain big model, and advised runs.
+"""Runs the trainings of setups: sweeps of the base and of the plain big model, and advised runs.
 
-The trainings of all recipes are jobs of one pool of processes. The first recipe that has jobs comes
+The trainings of all setups are jobs of one pool of processes. The first setup that has jobs comes
 first, and the later ones fill the gaps.
 """
 
@@ -11,7 +11,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
 from dataclasses import dataclass
 
-from benchmarks.practice.recipes import Recipe
+from benchmarks.practice.setups import Setup
 from benchmarks.practice.store import Store
 from benchmarks.practice.training import Advice, Trained, Training, run_training
 from benchmarks.transfer.figures import Losses, best_octave, missing_octave
@@ -27,10 +27,10 @@ Plan = Generator[list[Training], list[Trained], "RowTrainings"]
 
 @dataclass(frozen=True, slots=True)
 class RowTrainings:
-    """The trainings of a recipe.
+    """The trainings of a setup.
 
     Attributes:
-        recipe: The recipe.
+        setup: The setup.
         seeds: The seeds.
         octave: log2 of the learning rate in use.
         base: Losses of the base by octave and seed.
@@ -39,7 +39,7 @@ class RowTrainings:
         seconds: Summed time of all trainings.
     """
 
-    recipe: Recipe
+    setup: Setup
     seeds: tuple[int, ...]
     octave: int
     base: Losses
@@ -48,11 +48,11 @@ class RowTrainings:
     seconds: float
 
 
-def plan_row(recipe: Recipe, seeds: Sequence[int], policy: bytes = b"") -> Plan:
-    """Return the trainings of a recipe, as they become known.
+def plan_row(setup: Setup, seeds: Sequence[int], policy: bytes = b"") -> Plan:
+    """Return the trainings of a setup, as they become known.
 
     Args:
-        recipe: The recipe.
+        setup: The setup.
         seeds: The seeds.
         policy: The policy of advised trainings, serialized; empty: the default policy.
 
@@ -69,10 +69,10 @@ def plan_row(recipe: Recipe, seeds: Sequence[int], policy: bytes = b"") -> Plan:
 
     def base_training(octave: int, seed: int, *, is_recorded: bool = False) -> Training:
         return Training(
-            recipe.architecture,
-            recipe.procedure,
-            recipe.base,
-            recipe.base_hidden_scale,
+            setup.architecture,
+            setup.procedure,
+            setup.base,
+            setup.base_hidden_scale,
             octave,
             seed,
             is_recorded=is_recorded,
@@ -80,7 +80,7 @@ def plan_row(recipe: Recipe, seeds: Sequence[int], policy: bytes = b"") -> Plan:
 
     def big_training(octave: int, seed: int, advice: Advice | None = None) -> Training:
         return Training(
-            recipe.architecture, recipe.procedure, recipe.big, 1.0, octave, seed, advice=advice
+            setup.architecture, setup.procedure, setup.big, 1.0, octave, seed, advice=advice
         )
 
     def sweep(
@@ -100,8 +100,8 @@ def plan_row(recipe: Recipe, seeds: Sequence[int], policy: bytes = b"") -> Plan:
     yield from sweep(base_training, _FIRST_OCTAVES, base)
     best = best_octave(base)
     if best is None:
-        raise RuntimeError(f"{recipe.name}: the base diverged at each learning rate")
-    octave = best + recipe.octaves_above
+        raise RuntimeError(f"{setup.name}: the base diverged at each learning rate")
+    octave = best + setup.octaves_above
     results = yield from train([base_training(octave, seed, is_recorded=True) for seed in seeds])
     base[octave] = [each.loss for each in results]
     profiles = [each.profile for each in results]
@@ -119,7 +119,7 @@ def plan_row(recipe: Recipe, seeds: Sequence[int], policy: bytes = b"") -> Plan:
     missing = missing_octave(losses, _FLOOR, _CEILING)
     if missing is not None:
         yield from sweep(big_training, [missing], losses)
-    return RowTrainings(recipe, tuple(seeds), octave, base, losses, advised, seconds)
+    return RowTrainings(setup, tuple(seeds), octave, base, losses, advised, seconds)
 
 
 def process_pool(processes: int) -> ProcessPoolExecutor:
@@ -133,7 +133,7 @@ def process_pool(processes: int) -> ProcessPoolExecutor:
 
 
 class Battery:
-    """Runs the plans of several recipes in one pool.
+    """Runs the plans of several setups in one pool.
 
     Args:
         store: Has the results of trainings that are not run again.

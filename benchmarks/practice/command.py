@@ -1,4 +1,4 @@
-"""``python -m benchmarks practice``: run recipes, plain and advised, and print their losses."""
+"""``python -m benchmarks practice``: run setups, plain and advised, and print their losses."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from benchmarks.markdown import number
 from benchmarks.options import Processes, Resume
 from benchmarks.practice.battery import Battery, plan_row, process_pool
 from benchmarks.practice.figures import Record, record, summary
-from benchmarks.practice.recipes import RECIPES, Recipe
 from benchmarks.practice.running import NAMES, Rows
+from benchmarks.practice.setups import SETUPS, Setup
 from benchmarks.practice.store import Store
 from benchmarks.provenance import AsJson, Out, emit
 from benchmarks.transfer.bench import PROCESSES, THREADS
@@ -25,7 +25,7 @@ from fslr.advisor.v1 import policy_pb2
 from fslr.profile_files import load_fields, message_from_fields
 
 _SEEDS = 3
-_QUICK_RECIPES = 6  # the first ones
+_QUICK_SETUPS = 6  # the first ones
 _FILE_WIDTH = 150  # characters
 
 _console = Console(stderr=True)
@@ -39,17 +39,17 @@ def practice(
         typer.Option(help="JSON or YAML file with the rules of advised trainings."),
     ] = None,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Use one seed, and the most common recipes.")
+        bool, typer.Option("--quick", help="Use one seed, and the most common setups.")
     ] = False,
     resume: Resume = None,
     processes: Processes = PROCESSES,
     as_json: AsJson = False,
     out: Out = None,
 ) -> None:
-    """Train the recipes that people use on small and big models, plain and advised."""
-    recipes = _chosen(rows, is_quick=quick)
+    """Train the setups that people use on small and big models, plain and advised."""
+    setups = _chosen(rows, is_quick=quick)
     records = _run(
-        recipes, range(1 if quick else seeds), _read_policy(policy), Store(resume), processes
+        setups, range(1 if quick else seeds), _read_policy(policy), Store(resume), processes
     )
     figures = {"rows": records, **summary(records), "processes": processes}
     emit(figures, as_json=as_json, out=out, without=("--resume", "--processes"), threads=THREADS)
@@ -57,9 +57,9 @@ def practice(
         _print(records)
 
 
-def _chosen(names: list[str] | None, *, is_quick: bool) -> list[Recipe]:
-    wanted = names or (NAMES[:_QUICK_RECIPES] if is_quick else NAMES)
-    return [recipe for recipe in RECIPES if recipe.name in wanted]
+def _chosen(names: list[str] | None, *, is_quick: bool) -> list[Setup]:
+    wanted = names or (NAMES[:_QUICK_SETUPS] if is_quick else NAMES)
+    return [setup for setup in SETUPS if setup.name in wanted]
 
 
 def _read_policy(file: Path | None) -> bytes:
@@ -80,23 +80,23 @@ def _read_policy(file: Path | None) -> bytes:
 
 
 def _run(
-    recipes: Sequence[Recipe], seeds: Sequence[int], policy: bytes, store: Store, processes: int
+    setups: Sequence[Setup], seeds: Sequence[int], policy: bytes, store: Store, processes: int
 ) -> list[Record]:
-    """Return the records of recipes, in order, with progress on standard error."""
+    """Return the records of setups, in order, with progress on standard error."""
     columns = (TextColumn("{task.description}"), TimeElapsedColumn(), MofNCompleteColumn())
     found: dict[str, Record] = {}
     with (
         Progress(*columns, BarColumn(), console=_console) as progress,
         process_pool(processes) as pool,
     ):
-        rows = progress.add_task("recipes", total=len(recipes))
+        rows = progress.add_task("setups", total=len(setups))
         trainings = progress.add_task("trainings", total=None)
         battery = Battery(store, pool, processes, lambda _training: progress.advance(trainings))
-        for row in battery.run([plan_row(recipe, seeds, policy) for recipe in recipes]):
-            new = found[row.recipe.name] = record(row)
+        for row in battery.run([plan_row(setup, seeds, policy) for setup in setups]):
+            new = found[row.setup.name] = record(row)
             progress.advance(rows)
             _console.print(_line(new), soft_wrap=True)
-    return [found[recipe.name] for recipe in recipes]
+    return [found[setup.name] for setup in setups]
 
 
 def _line(new: Record) -> str:
@@ -110,7 +110,7 @@ def _line(new: Record) -> str:
 
 def _print(records: Sequence[Record]) -> None:
     table = Table(
-        "recipe", "learning rate", "base", "plain, same learning rate", "best plain", "at",
+        "setup", "learning rate", "base", "plain, same learning rate", "best plain", "at",
         "advised", "regret", "worst seed", "multipliers", "harmed",
     )  # fmt: skip
     table.columns[0].no_wrap = True

@@ -1,4 +1,4 @@
-"""The figures of the practice benchmark: regrets, and which recipes are harmed by advice."""
+"""The figures of the practice benchmark: regrets, and which setups are harmed by advice."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ def is_above(losses: Sequence[float], reference: Sequence[float]) -> bool:
 
 
 def record(row: RowTrainings) -> Record:
-    """Return the record of a recipe.
+    """Return the record of a setup.
 
     Args:
         row: Its trainings.
     """
-    recipe = row.recipe
+    setup = row.setup
     base, plain = row.base[row.octave], row.plain[row.octave]
     advised = [each.loss for each in row.advised]
     best = best_octave(row.plain)
@@ -61,7 +61,7 @@ def record(row: RowTrainings) -> Record:
     regrets = _differences(advised, best_plain)
     multipliers = [each for trained in row.advised for _step, each in trained.multipliers]
     return {
-        "recipe": recipe.name,
+        "recipe": setup.name,
         "seeds": list(row.seeds),
         "base": _finite(mean_loss(base)),
         "plain_same_lr": _finite(mean_loss(plain)),
@@ -89,12 +89,12 @@ def record(row: RowTrainings) -> Record:
         },
         "failures": sum(each.failures for each in row.advised),
         "seconds": row.seconds,
-        "definition": {key: value for key, value in asdict(recipe).items() if key != "name"},
+        "definition": {key: value for key, value in asdict(setup).items() if key != "name"},
     }
 
 
 def summary(records: Sequence[Mapping[str, Any]]) -> dict[str, float | int | None]:
-    """Return the figures over all recipes.
+    """Return the figures over all setups.
 
     Args:
         records: The records; a regret of None, of an advised training that diverged, is infinite.

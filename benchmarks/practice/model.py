@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F  # noqa: N812 - its usual name
 
-from benchmarks.practice.recipes import Architecture, Size
+from benchmarks.practice.setups import Architecture, Size
 
 _HEAD_WIDTH = 8
 _STD = 0.02

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from benchmarks.practice.recipes import Procedure
+from benchmarks.practice.setups import Procedure
 from benchmarks.transfer.optimizers import MuonWithAdamW
 
 _BETAS = (0.9, 0.95)

@@ -14,17 +14,17 @@ from advisor.registry.profiles import ProfileContent
 from advisor.wire import content_from_proto
 from benchmarks.options import one_of
 from benchmarks.practice.battery import process_pool
-from benchmarks.practice.recipes import RECIPES, Recipe
+from benchmarks.practice.setups import SETUPS, Setup
 from benchmarks.practice.store import Store
 from benchmarks.practice.training import Trained, Training, run_training
 from benchmarks.transfer.figures import best_octave
 from fslr.advisor.v1 import profile_pb2
 
 SEEDS = (0, 1, 2)
-NAMES = [recipe.name for recipe in RECIPES]
+NAMES = [setup.name for setup in SETUPS]
 Rows = Annotated[
     list[str] | None,
-    typer.Option(help="A recipe. Can be given several times.", callback=one_of(NAMES)),
+    typer.Option(help="A setup. Can be given several times.", callback=one_of(NAMES)),
 ]
 _Row = TypeVar("_Row")
 _OCTAVES = (-5, -6, -7, -8)  # of the base
@@ -32,50 +32,48 @@ _OCTAVES = (-5, -6, -7, -8)  # of the base
 _console = Console(stderr=True)
 
 
-def of_recipes(
+def of_setups(
     rows: Sequence[str] | None,
     usual: Sequence[str],
-    measure: Callable[[Recipe, Store, Executor], Sequence[_Row]],
+    measure: Callable[[Setup, Store, Executor], Sequence[_Row]],
     store: Store,
     processes: int,
 ) -> list[_Row]:
-    """Return the rows of a study of recipes.
+    """Return the rows of a study of setups.
 
     Args:
-        rows: Names of the recipes; None: the usual ones.
+        rows: Names of the setups; None: the usual ones.
         usual: Their names.
-        measure: Returns the rows of a recipe.
+        measure: Returns the rows of a setup.
         store: Has the results of trainings.
         processes: Number of processes that train.
     """
     wanted = rows or usual
     with process_pool(processes) as pool:
-        chosen = [recipe for recipe in RECIPES if recipe.name in wanted]
-        return [row for recipe in chosen for row in measure(recipe, store, pool)]
+        chosen = [setup for setup in SETUPS if setup.name in wanted]
+        return [row for setup in chosen for row in measure(setup, store, pool)]
 
 
-def base_at_best(recipe: Recipe, store: Store, pool: Executor) -> Training:
-    """Return the training of a recipe's base at its best learning rate, to be recorded.
+def base_at_best(setup: Setup, store: Store, pool: Executor) -> Training:
+    """Return the training of a setup's base at its best learning rate, to be recorded.
 
     Args:
-        recipe: The recipe.
+        setup: The setup.
         store: Has the results of trainings.
         pool: Where to train.
 
     Raises:
         RuntimeError: The base diverges at each learning rate.
     """
-    base = Training(
-        recipe.architecture, recipe.procedure, recipe.base, recipe.base_hidden_scale, 0, 0
-    )
+    base = Training(setup.architecture, setup.procedure, setup.base, setup.base_hidden_scale, 0, 0)
     swept = [
         dataclasses.replace(base, octave=octave, seed=seed) for octave in _OCTAVES for seed in SEEDS
     ]
     losses = iter(train_all(swept, store, pool))
     best = best_octave({octave: [next(losses).loss for _seed in SEEDS] for octave in _OCTAVES})
     if best is None:
-        raise RuntimeError(f"{recipe.name}: the base diverged at each learning rate")
-    return dataclasses.replace(base, octave=best + recipe.octaves_above, is_recorded=True)
+        raise RuntimeError(f"{setup.name}: the base diverged at each learning rate")
+    return dataclasses.replace(base, octave=best + setup.octaves_above, is_recorded=True)
 
 
 def record_all(base: Training, store: Store, pool: Executor) -> list[ProfileContent]:

@@ -22,7 +22,7 @@ import fslr.torch
 from advisor.local.in_process import InProcessAdvisor
 from benchmarks.practice.model import PracticeGPT
 from benchmarks.practice.procedures import build_optimizer, schedule_factor
-from benchmarks.practice.recipes import Architecture, Procedure, Size
+from benchmarks.practice.setups import Architecture, Procedure, Size
 from benchmarks.text import load_corpus
 from fslr import AdviceAdopted, Event, Provenance, RunInfo
 from fslr.advisor.v1 import policy_pb2, profile_pb2

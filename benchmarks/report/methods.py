@@ -34,7 +34,7 @@ SPOKEN = {
 }
 _AXIS_NAMES = {
     "width_depth": "width and depth",
-    "init_scale": "initial weights",
+    "init_scale": "larger initial weights",
     "lora_rank": "LoRA rank",
 }
 NOT_MEASURED = "not measured"
@@ -45,12 +45,12 @@ Each method takes the base's best learning rate to the scaled model. The default
 {SPOKEN[DEFAULT]}. `standard` changes nothing. The recipes muP, depth-muP and CompleteP need no
 measurement. `measured` has multipliers from measurements, on an unchanged model. A hybrid also
 follows a recipe, which scales the initial weights and holds until the first measurement:
-`{HYBRIDS["hybrid"]}`, or `{HYBRIDS["hybrid_standard"]}`, which leaves initial
-weights as they are where only the width grows. Where the recipe has no rule for the optimizer or
-the model, a hybrid is `measured`. Optima are minima of quadratics in log2 of the learning rate,
-fitted to all losses within an octave. Brackets have 90% intervals from a bootstrap over seeds. A
-case cannot tell if the interval of its shift is wider than an octave, unless all of it is beyond
-one. [A decision](\
+`{HYBRIDS["hybrid"]}`, or `{HYBRIDS["hybrid_standard"]}`, which leaves PyTorch's default
+initial weights as they are where only the width grows. Where the recipe has no rule for the
+optimizer or the model, a hybrid is `measured`. Optima are minima of quadratics in log2 of the
+learning rate, fitted to all losses within an octave. Brackets have 90% intervals from a bootstrap
+over seeds. A case cannot tell if the interval of its shift is wider than an octave, unless all of
+it is beyond one. [A decision](\
 ../decisions/0023-cases-that-choose-and-cases-that-claim.md) says which cases choose the default
 method, and which make the claim."""
 _BY_AXIS = """\
@@ -60,7 +60,8 @@ intervals have the noise of seeds, for these cases. Parentheses say how many of 
 if it lacks some, and in how many the method diverged, which the mean leaves out. A method without a
 rule for an optimizer or a model has no regret there."""
 _SHIFTS = """\
-Shift of the best learning rate in octaves. Bold: beyond an octave. In italics: cannot be told."""
+Shift of the best learning rate in octaves. Bold: beyond an octave. Italics: the seeds
+differ too much to decide."""
 _REGRETS = """\
 Loss at the base's best learning rate minus the best loss of the standard method, in nats:"""
 
@@ -249,10 +250,9 @@ def not_measured(records: Sequence[Record]) -> str:
             f"{axis_name(axis)}: {', '.join(f'{case.model} {case.optimizer}' for case in group)}"
             for axis, group in grouped
         )
-        who = SPOKEN[method] if method else "No method"
+        who = SPOKEN[method] if method else "Not measured with any method"
         lines.append(f"- **{who}** ({len(cases)} of {len(CASES)} cases): {names}.")
     return (
-        "Not measured in the present form of the cases. These figures are missing, and count "
-        "neither for nor against a method; rows above that have the same name are of an earlier, "
-        "shorter form:\n\n" + "\n".join(lines)
+        "Not measured in the present form of the cases. Rows above that have the same name are of "
+        "an earlier, shorter form, and are included in the totals:\n\n" + "\n".join(lines)
     )

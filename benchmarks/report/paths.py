@@ -18,7 +18,7 @@ OPTIMIZERS: Final = Path("docs/how-to/which-optimizers-work.md")
 METHOD: Final = Path("docs/how-to/choose-a-method.md")
 LORA: Final = Path("docs/how-to/transfer-lora-across-ranks.md")
 SIZING: Final = Path("docs/how-to/size.md")
-RECIPES: Final = Path("benchmarks/practice/recipes.py")
+SETUPS: Final = Path("benchmarks/practice/setups.py")
 RESULTS: Final = Path("docs/explanation/results.md")
 BATCH_DECISION: Final = Path("docs/decisions/0014-batches-of-another-size-change-no-rate.md")
 

@@ -13,7 +13,7 @@ from benchmarks.report.paths import (
     BATCH_DECISION,
     FIGURES,
     MEASUREMENT,
-    RECIPES,
+    SETUPS,
     SIZING,
     link_from_results,
 )
@@ -29,7 +29,7 @@ _OPENING = f"""\
 The measurements behind the claims of the documentation, with the commands that print them and the
 machines that they ran on. `make results` writes this page and its pictures from
 [benchmarks/results]({link_from_results(FIGURES)}). `make results-measure PART=NAME` measures them
-again, in parts that fit a night, except the comparison with other services and the fault
+again, in parts that each run overnight, except the comparison with other services and the fault
 injection, whose commands are below. `python -m benchmarks compare OLD NEW` shows which figures got
 worse beyond noise."""
 
@@ -56,18 +56,19 @@ class _Section:
 
 def _practice(figures: Figures) -> str:
     rows = figures["rows"]
-    recipes = link_from_results(RECIPES)
+    setups = link_from_results(SETUPS)
     return (
-        f"Small character GPTs, trained by {len(rows)} [recipes]({recipes}) that people use. "
+        f"Small character GPTs, in {len(rows)} common [training setups]({setups}). "
         "The learning rate is the base's best one, or an octave above it where the name says so. "
         "Losses on held-out text, in nats per character, are means over "
         f"{len(rows[0]['seeds'])} seeds. The regret is the advised loss minus the loss of the "
-        "plain model at its own best learning rate, ± two standard errors over seeds. A recipe is "
+        "plain model at its own best learning rate, ± two standard errors over seeds. Advised "
+        "trainings have measured multipliers and follow no recipe. A setup is "
         "harmed if its advised loss is above the base's or above the plain one at the same "
         "learning rate by more than two standard errors of the paired differences.\n\n"
         f"{tables.practice(figures)}\n\n"
         f"The median regret is {number(figures['median_regret'], '+.3f')} nats, the largest one "
-        f"{number(figures['worst_regret'], '+.3f')}; {figures['harmed']} of {len(rows)} recipes "
+        f"{number(figures['worst_regret'], '+.3f')}; {figures['harmed']} of {len(rows)} setups "
         "are harmed."
     )
 
@@ -196,7 +197,7 @@ def _demo(figures: Figures) -> str:
     )
     gpt2 = figures.get("gpt2")
     second = (
-        f"\n\nWith GPT-2's recipe, from width {gpt2['base_width']} to {gpt2['width']} and "
+        f"\n\nWith GPT-2's setup, from width {gpt2['base_width']} to {gpt2['width']} and "
         f"{gpt2['steps']} steps, the base's best learning rate is {gpt2['learning_rate']:g}, the "
         f"plain model's {gpt2['best_plain_learning_rate']:g}, and multipliers are between "
         f"{number(gpt2['multiplier_min'], '.2g')} and {number(gpt2['multiplier_max'], '.2g')}."
@@ -289,7 +290,7 @@ _SECTIONS = (
     _Section("transfer", "Transfer of learning rates", transfer.transfer),
     _Section("transfer-larger", "Transfer to a larger model", transfer.larger),
     _Section("recipes", "Recipes and model code", _recipes),
-    _Section("practice", "Recipes that people train with", _practice),
+    _Section("practice", "Common training setups", _practice),
     _Section("ablations", "What the defaults rest on", transfer.ablations),
     _Section("ideas", "Beyond the paper", transfer.ideas),
     _Section("noise", "Noise of gradients", _noise),

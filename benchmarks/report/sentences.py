@@ -13,10 +13,10 @@ def demo_setup(demo: dict[str, Any]) -> str:
     return (
         f"The demo tunes the learning rate of a character GPT of width {demo['base_width']} and "
         f"uses it unchanged at width {demo['width']} ({_times(demo)} times wider, {demo['steps']} "
-        "steps of Adam, text of the Python standard library). It does the same with the recipe of "
-        f"GPT-2 (width {gpt2['base_width']}, and {_times(gpt2)} times wider, {gpt2['steps']} steps "
-        "of AdamW: small initial weights, a tied head, warm-up and cosine, weight decay, "
-        "clipping). The losses at the end:"
+        "steps of Adam, text of the Python standard library). It does the same with the training "
+        f"setup of GPT-2 (width {gpt2['base_width']}, and {_times(gpt2)} times wider, "
+        f"{gpt2['steps']} steps of AdamW: small initial weights, a tied head, warm-up and cosine, "
+        "weight decay, clipping). The losses at the end:"
     )
 
 
@@ -28,7 +28,7 @@ def _times(found: dict[str, Any]) -> int:
 def demo_outcome(demo: dict[str, Any]) -> str:
     """Return what the demo's advised run gained, and by which multipliers."""
     return (
-        f"With Adam, the advised run ends {_outcome(demo)}. With GPT-2's recipe, it ends "
+        f"With Adam, the advised run ends {_outcome(demo)}. With GPT-2's setup, it ends "
         f"{_outcome(demo['gpt2'])}. With Adam, multipliers between "
         f"{demo['multiplier_min']:.2g} and {demo['multiplier_max']:.2g} make each layer's step "
         "move the outputs as far as in the base."
@@ -55,12 +55,13 @@ def _signed(difference: float | None, form: str) -> str:
 
 
 def practice(figures: dict[str, Any]) -> str:
-    """Return how advice does on the recipes that people train with."""
+    """Return how advice does on common training setups."""
     rows, harmed = figures["rows"], figures["harmed"]
     return (
-        f"On {len(rows)} recipes that people train small GPTs with, advised trainings end a median "
-        f"of {_signed(figures['median_regret'], '.3f')} the plain model at its own best learning "
-        f"rate, and {_signed(figures['worst_regret'], '.3f')} it in the worst recipe. "
+        f"On {len(rows)} common training setups of small GPTs, trainings advised by measurements "
+        f"alone end a median of {_signed(figures['median_regret'], '.3f')} the plain model at its "
+        f"own best learning rate, and {_signed(figures['worst_regret'], '.3f')} it in the worst "
+        "setup. "
         f"{harmed or 'None'} of them {'ends' if harmed < 2 else 'end'} above the base, or above "
         "the plain model at the same learning rate, by more than noise."
     )

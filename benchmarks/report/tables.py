@@ -13,7 +13,7 @@ from benchmarks.transfer.methods import DEFAULT, STANDARD
 
 
 def demo(figures: dict[str, Any]) -> str:
-    """Return the losses of the demo, by recipe."""
+    """Return the losses of the demo, by training setup."""
     rows = (
         ("base, where the learning rate was tuned", "base_loss"),
         ("wide model, plain, same learning rate", "plain_loss"),
@@ -21,7 +21,7 @@ def demo(figures: dict[str, Any]) -> str:
         ("wide model, **advised**, same learning rate", "advised_loss"),
     )
     return table(
-        ("validation loss, nats per character", "Adam", "GPT-2's recipe"),
+        ("validation loss, nats per character", "Adam", "GPT-2's setup"),
         (
             (
                 name,
@@ -36,9 +36,9 @@ def demo(figures: dict[str, Any]) -> str:
 
 
 def practice(figures: dict[str, Any]) -> str:
-    """Return the losses of each recipe: base, plain and advised."""
+    """Return the losses of each training setup: base, plain and advised."""
     heads = (
-        "recipe", "base", "plain", "plain, its best learning rate", "advised", "regret",
+        "setup", "base", "plain", "plain, its best learning rate", "advised", "regret",
         "worst seed", "multipliers",
     )  # fmt: skip
     return table(
@@ -102,7 +102,7 @@ def references(figures: dict[str, Any]) -> str:
         return f"{statistics.fmean(changes):+.3f}"
 
     lines = table(
-        ("recipe", "reference", "distance", "loss, nats", "worst seed"),
+        ("setup", "reference", "distance", "loss, nats", "worst seed"),
         (
             (
                 row["recipe"],
@@ -116,11 +116,11 @@ def references(figures: dict[str, Any]) -> str:
         ),
     )
     return (
-        "Recipes of the practice benchmark: bases of width 24, recorded at their best learning "
+        "Setups of the practice benchmark: bases of width 24, recorded at their best learning "
         "rate, and models of width 96, advised with these references. The distance is the mean "
         "difference of logarithms from the recording of a seed that the reference was not made "
         f"of; smoothing is {smoothing:g}; each row has {figures['seeds']} seeds.\n\n{lines}\n\n"
-        "Compared with one recording, the mean loss over recipes changes by "
+        "Compared with one recording, the mean loss over setups changes by "
         f"{change(1, smoothed=True)} nats with smoothing, by {change(merged, smoothed=False)} with "
         f"a merge of {merged}, and by {change(merged, smoothed=True)} with both."
     )
@@ -152,7 +152,7 @@ def warm_ups(figures: dict[str, Any]) -> str:
     """Return what references with another warm-up cost, at equal steps and at equal exposure."""
     rows = [row for row in figures["warm_ups"] if row["comparison"] != "own warm-up"]
     lines = table(
-        ("recipe", "base warms up", "run warms up", "compared at", "change of the loss, nats"),
+        ("setup", "base warms up", "run warms up", "compared at", "change of the loss, nats"),
         (
             (
                 row["recipe"],
@@ -169,7 +169,7 @@ def warm_ups(figures: dict[str, Any]) -> str:
         for comparison in ("equal steps", "equal exposure")
     }
     return (
-        "Recipes of the practice benchmark, whose base and run warm up over different parts of "
+        "Setups of the practice benchmark, whose base and run warm up over different parts of "
         "the training. The change is that of the advised model's loss from a reference with the "
         f"run's own warm-up, ± two standard errors over {figures['seeds']} seeds.\n\n{lines}\n\n"
         f"The mean change is {means['equal steps']:+.3f} nats at equal steps and "

@@ -181,10 +181,15 @@ def _with_spread(case: Mapping[str, Any], name: str, form: str) -> str:
 
 def _notes(cases: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(
-        f"- **{name_of(case)}** ({number(case['shift_advised'], '+.3g')} octaves): "
-        f"{note_on(case) or 'Not explained yet.'}"
+        f"- **{name_of(case)}** ({_fitted_shift(case)}): {note_on(case) or 'Not explained yet.'}"
         for case in cases
     )
+
+
+def _fitted_shift(case: Mapping[str, Any]) -> str:
+    """Return the shift of the fit, which is what a miss is judged by."""
+    shift = case["fitted"]["advised"]["shift"]
+    return "no shift: it diverged" if shift is None else f"{shift:+.2f} octaves"
 
 
 def _settings(cases: Sequence[Mapping[str, Any]]) -> str:

@@ -56,7 +56,7 @@ ROWS: Final = (
     _Row("duration of training", _on("duration")),
     _Row("number of experts", _on("experts")),
     _Row("rank of LoRA", _on("lora_rank")),
-    _Row("initial weights", _on("init_scale")),
+    _Row("larger initial weights", _on("init_scale")),
 )
 
 

@@ -1,6 +1,6 @@
 """``python -m benchmarks references``: what smoothing and merging do to references.
 
-For recipes of the practice benchmark, the base is recorded with several seeds at its best learning
+For setups of the practice benchmark, the base is recorded with several seeds at its best learning
 rate. For each seed, the **references** are the recording of the next seed and the merge of all
 other seeds, as recorded and smoothed. A reference's distance is the mean difference of its
 logarithms from the recording of that seed, from a fifth of the training on. Its loss is that of the
@@ -24,23 +24,23 @@ from advisor.registry.merging import merge
 from advisor.registry.profiles import ProfileContent
 from advisor.wire import content_to_proto, policy_to_proto
 from benchmarks.options import Processes, Resume
-from benchmarks.practice.recipes import Recipe
-from benchmarks.practice.running import SEEDS, Rows, base_at_best, of_recipes, record_all, train_all
+from benchmarks.practice.running import SEEDS, Rows, base_at_best, of_setups, record_all, train_all
+from benchmarks.practice.setups import Setup
 from benchmarks.practice.store import Store
 from benchmarks.practice.training import Advice
 from benchmarks.provenance import AsJson, Out, emit
 from benchmarks.transfer.bench import PROCESSES, THREADS
 
 SMOOTHING = 0.75  # half the width of the window, in logarithms of the step
-_RECIPES = ("pytorch", "gpt2-tied")
+_SETUPS = ("pytorch", "gpt2-tied")
 _SETTLED = 0.2  # fraction of the training from which on distances count
 
 
 class ReferenceRow(TypedDict):
-    """Figures of a kind of reference in a recipe.
+    """Figures of a kind of reference in a setup.
 
     Attributes:
-        recipe: The recipe.
+        setup: The setup.
         recordings: Number of recordings that each reference is made of.
         smoothing: Half the width of the smoothing window; 0: as recorded.
         distance: Mean difference of logarithms from a recording of a different seed.
@@ -64,18 +64,18 @@ def references(
     out: Out = None,
 ) -> None:
     """Compare references of one recording and of merged seeds, as recorded and smoothed."""
-    found = of_recipes(rows, _RECIPES, _measured, Store(resume), processes)
+    found = of_setups(rows, _SETUPS, _measured, Store(resume), processes)
     figures = {"references": found, "seeds": len(SEEDS), "processes": processes}
     emit(figures, as_json=as_json, out=out, without=("--resume", "--processes"), threads=THREADS)
     if not as_json:
         _print(found)
 
 
-def _measured(recipe: Recipe, store: Store, pool: Executor) -> list[ReferenceRow]:
-    """Return the rows of a recipe."""
-    at_best = base_at_best(recipe, store, pool)
+def _measured(setup: Setup, store: Store, pool: Executor) -> list[ReferenceRow]:
+    """Return the rows of a setup."""
+    at_best = base_at_best(setup, store, pool)
     recordings = record_all(at_best, store, pool)
-    big = dataclasses.replace(at_best, size=recipe.big, hidden_scale=1.0, is_recorded=False)
+    big = dataclasses.replace(at_best, size=setup.big, hidden_scale=1.0, is_recorded=False)
     kinds = [(count, smoothing) for count in (1, len(SEEDS) - 1) for smoothing in (0.0, SMOOTHING)]
     contents = [
         [_made_of(_others(recordings, seed)[:count]) for seed in range(len(SEEDS))]
@@ -96,7 +96,7 @@ def _measured(recipe: Recipe, store: Store, pool: Executor) -> list[ReferenceRow
         ]
         rows.append(
             ReferenceRow(
-                recipe=recipe.name,
+                recipe=setup.name,
                 recordings=count,
                 smoothing=smoothing,
                 distance=statistics.fmean(distances),
@@ -141,7 +141,7 @@ def _advice(content: ProfileContent, smoothing: float) -> Advice:
 
 
 def _print(rows: Sequence[ReferenceRow]) -> None:
-    table = Table("recipe", "recordings", "smoothing", "distance", "loss", "worst loss")
+    table = Table("setup", "recordings", "smoothing", "distance", "loss", "worst loss")
     for row in rows:
         table.add_row(
             row["recipe"],

@@ -1,6 +1,6 @@
 """``python -m benchmarks warm-ups``: what a reference with a different warm-up costs.
 
-For recipes of the practice benchmark, big models are advised with recordings of bases that warm up
+For setups of the practice benchmark, big models are advised with recordings of bases that warm up
 for longer or shorter than they do. The steps of a recording are compared with equal steps of the
 run, or at **equal exposure**: with the steps at which the run's learning rates add up to as much as
 the base's. A recording with the run's own warm-up is the yardstick.
@@ -23,8 +23,8 @@ from advisor.registry.profiles import ProfileContent
 from advisor.wire import content_to_proto
 from benchmarks.options import Processes, Resume
 from benchmarks.practice.procedures import schedule_factor
-from benchmarks.practice.recipes import Procedure, Recipe
-from benchmarks.practice.running import SEEDS, Rows, base_at_best, of_recipes, record_all, train_all
+from benchmarks.practice.running import SEEDS, Rows, base_at_best, of_setups, record_all, train_all
+from benchmarks.practice.setups import Procedure, Setup
 from benchmarks.practice.store import Store
 from benchmarks.practice.training import Advice, Training
 from benchmarks.provenance import AsJson, Out, emit
@@ -32,15 +32,15 @@ from benchmarks.transfer.bench import PROCESSES, THREADS
 
 Comparison = Literal["own warm-up", "equal steps", "equal exposure"]
 
-_RECIPES = ("pytorch", "gpt2-tied", "zero-projections")
+_SETUPS = ("pytorch", "gpt2-tied", "zero-projections")
 _WARM_UPS = ((0.03, 0.3), (0.3, 0.03))  # of base and run
 
 
 class WarmUpRow(TypedDict):
-    """Figures of a comparison of steps in a recipe.
+    """Figures of a comparison of steps in a setup.
 
     Attributes:
-        recipe: The recipe.
+        setup: The setup.
         base_warm_up: Part of the base's steps over which its learning rate rises.
         warm_up: The same for the run.
         comparison: How the steps of base and run are compared.
@@ -66,26 +66,26 @@ def warm_ups(
     out: Out = None,
 ) -> None:
     """Compare references of bases that warm up differently, at equal steps and equal exposure."""
-    found = of_recipes(rows, _RECIPES, _measured, Store(resume), processes)
+    found = of_setups(rows, _SETUPS, _measured, Store(resume), processes)
     figures = {"warm_ups": found, "seeds": len(SEEDS), "processes": processes}
     emit(figures, as_json=as_json, out=out, without=("--resume", "--processes"), threads=THREADS)
     if not as_json:
         _print(found)
 
 
-def _measured(recipe: Recipe, store: Store, pool: Executor) -> list[WarmUpRow]:
-    """Return the rows of a recipe."""
-    return [row for pair in _WARM_UPS for row in _compared(recipe, *pair, store, pool)]
+def _measured(setup: Setup, store: Store, pool: Executor) -> list[WarmUpRow]:
+    """Return the rows of a setup."""
+    return [row for pair in _WARM_UPS for row in _compared(setup, *pair, store, pool)]
 
 
 def _compared(
-    recipe: Recipe, of_base: float, of_run: float, store: Store, pool: Executor
+    setup: Setup, of_base: float, of_run: float, store: Store, pool: Executor
 ) -> list[WarmUpRow]:
-    """Return the rows of a recipe and a pair of warm-ups; all train at the same learning rate."""
-    procedure = dataclasses.replace(recipe.procedure, warm_up=of_run)
-    own = base_at_best(dataclasses.replace(recipe, procedure=procedure), store, pool)
+    """Return the rows of a setup and a pair of warm-ups; all train at the same learning rate."""
+    procedure = dataclasses.replace(setup.procedure, warm_up=of_run)
+    own = base_at_best(dataclasses.replace(setup, procedure=procedure), store, pool)
     other = dataclasses.replace(
-        own, procedure=dataclasses.replace(recipe.procedure, warm_up=of_base)
+        own, procedure=dataclasses.replace(setup.procedure, warm_up=of_base)
     )
     recorded = record_all(other, store, pool)
     recordings: dict[Comparison, list[ProfileContent]] = {
@@ -95,7 +95,7 @@ def _compared(
             at_equal_exposure(each, other.procedure, procedure) for each in recorded
         ],
     }
-    big = dataclasses.replace(own, size=recipe.big, hidden_scale=1.0, is_recorded=False)
+    big = dataclasses.replace(own, size=setup.big, hidden_scale=1.0, is_recorded=False)
     losses = {
         comparison: _advised_losses(big, contents, store, pool)
         for comparison, contents in recordings.items()
@@ -105,7 +105,7 @@ def _compared(
         changes = [a - b for a, b in zip(found, losses["own warm-up"], strict=True)]
         rows.append(
             WarmUpRow(
-                recipe=recipe.name,
+                recipe=setup.name,
                 base_warm_up=of_base,
                 warm_up=of_run,
                 comparison=comparison,
@@ -154,7 +154,7 @@ def at_equal_exposure(content: ProfileContent, base: Procedure, run: Procedure) 
 
 
 def _print(rows: list[WarmUpRow]) -> None:
-    table = Table("recipe", "base warms up", "run warms up", "compared at", "loss", "change")
+    table = Table("setup", "base warms up", "run warms up", "compared at", "loss", "change")
     for row in rows:
         table.add_row(
             row["recipe"],

@@ -14,9 +14,10 @@ _Case = Mapping[str, Any]
 
 _LARGER_BATCH = (
     "A step of the scaled model sees more characters, so its gradients are less noisy and larger "
-    "steps pay off (see Noise of gradients). Matching keeps the outputs' change at the size that "
-    "was right for the base's noise. Raising it by the square root of the number of characters per "
-    "step does not help: it does worse in four other cases of this kind (see Beyond the paper)."
+    "steps pay off ([noise of gradients](#noise-of-gradients)). Matching keeps the outputs' change "
+    "at the size that was right for the base's noise. Raising it by the square root of the number "
+    "of characters per step does not help: in four other cases of this kind it is worse in three "
+    "and diverges in one ([beyond the paper](#beyond-the-paper))."
 )
 
 
@@ -40,7 +41,7 @@ def _narrow_optimum(case: _Case) -> str:
         f"{_range([base[0], base[-1], base[-2]])} nats, so its best learning rate is hardly "
         f"determined: taken alone, {shifts.count(-1)} of {len(shifts)} seeds show a shift of -1. "
         "The base is too narrow: one that is twice as wide has a lower best learning rate, and the "
-        "shift from there is within an octave (see Wider bases). Two octaves below "
+        "shift from there is within an octave ([wider bases](#wider-bases)). Two octaves below "
         f"the base's best learning rate, the advised loss is {advised[-2]:.3f}; the best of the "
         f"plain sweep is {min(plain.values()):.3f}."
     )
@@ -51,20 +52,19 @@ def _noisy_optimum(case: _Case) -> str:
     return (
         "The base's losses at its best learning rate and at two octaves below are within "
         f"{_range([base[0], base[-2]])} nats, while the advised model's regret has a standard "
-        f"deviation of {case['spread']['regret']:.3f} over seeds. An octave below the base's best "
-        f"learning rate, the advised model's loss is {advised[-1] - min(advised.values()):.3f} "
-        "nats higher than at its own best one."
+        f"deviation of {case['spread']['regret']:.3f} over seeds. Averaged over seeds, the advised "
+        f"model's lowest loss is {_away(min(advised, key=advised.__getitem__))} the base's best "
+        "learning rate."
     )
 
 
 def _larger_batch(case: _Case) -> str:
     base = _mean_losses(case, "base")
-    first, second = sorted(base.values())[:2]
-    octave = next(octave for octave, loss in base.items() if loss == second)
+    other = min((octave for octave in base if octave), key=base.__getitem__)
     return (
-        f"{_LARGER_BATCH} The losses at the base's two best learning rates are within "
-        f"{_range([first, second])} nats; counted from the second one, the shift is "
-        f"{case['shift_advised'] - octave:+d}."
+        f"{_LARGER_BATCH} The base's losses at its best learning rate and {_away(other)} it are "
+        f"within {_range([base[0], base[other]])} nats; counted from the latter, the shift is "
+        f"{case['shift_advised'] - other:+d} in whole octaves."
     )
 
 
@@ -79,6 +79,12 @@ NOTES: dict[tuple[str, str, str], Callable[[_Case], str]] = {
     ("sequence_length", "char_gpt_pre", "AdamW"): _longer_sequences_in_long_training,
     ("batch_size", "char_gpt_pre", "Adam"): _larger_batch,
 }
+
+
+def _away(octave: int) -> str:
+    """Return where a whole octave is, such as ``1 octave below``."""
+    unit = "octave" if abs(octave) == 1 else "octaves"
+    return f"{abs(octave)} {unit} {'above' if octave > 0 else 'below'}"
 
 
 def _mean_losses(case: _Case, model: str) -> dict[int, float]:

@@ -147,6 +147,8 @@ def job(service: LocalServer, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
         client.register_profile("char-gpt", profile)
         client.set_alias("char-gpt", "prod")
     return {
+        "build_model": lambda: nn.Sequential(nn.Linear(4, 64), nn.ReLU(), nn.Linear(64, 2)),
+        "build_optimizer": lambda model: torch.optim.AdamW(model.parameters(), lr=1e-3),
         "fslr": fslr,
         "loader": loader,
         "loss_function": nn.functional.mse_loss,

@@ -149,18 +149,18 @@ def test_sentences_show_the_figures_of_their_files() -> None:
         "With Adam, the advised run ends 0.31 nats below the plain one at the same learning rate, "
         "and 0.05 nats above the plain one at its own best learning rate."
     ) in outcome
-    assert "With GPT-2's recipe, it ends 0.10 nats below the plain one" in outcome
+    assert "With GPT-2's setup, it ends 0.10 nats below the plain one" in outcome
     assert "and 0.01 nats below the plain one at its own" in outcome
     assert "between 0.051 and 2.1" in outcome
     figures = {"rows": [{}] * 4, "median_regret": 0.0123, "worst_regret": 0.05, "harmed": 0}
     practice = " ".join(render_block("practice", {"practice": figures}).split())
-    assert "On 4 recipes that people train small GPTs with" in practice
+    assert "On 4 common training setups of small GPTs" in practice
     assert "a median of 0.012 nats above the plain model" in practice
-    assert "and 0.050 nats above it in the worst recipe. None of them ends above" in practice
+    assert "and 0.050 nats above it in the worst setup. None of them ends above" in practice
     figures |= {"median_regret": -0.0123, "worst_regret": None, "harmed": 2}
     practice = " ".join(render_block("practice", {"practice": figures}).split())
     assert "a median of 0.012 nats below the plain model" in practice
-    assert "and infinitely far above it in the worst recipe. 2 of them end above" in practice
+    assert "and infinitely far above it in the worst setup. 2 of them end above" in practice
     scaling = {
         "stepping": [
             {

@@ -1,4 +1,4 @@
-"""The practice benchmark: recipes, models, trainings, what is kept of them, and figures."""
+"""The practice benchmark: setups, models, trainings, what is kept of them, and figures."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from benchmarks.practice.battery import Battery, Plan, RowTrainings, plan_row
 from benchmarks.practice.figures import NOISE_FLOOR, is_above, noise, record, summary
 from benchmarks.practice.model import PracticeGPT
 from benchmarks.practice.procedures import build_optimizer, schedule_factor
-from benchmarks.practice.recipes import RECIPES, Architecture, Procedure, Recipe, Size
+from benchmarks.practice.setups import SETUPS, Architecture, Procedure, Setup, Size
 from benchmarks.practice.store import Store
 from benchmarks.practice.training import Advice, Trained, Training, run_training
 from fslr.advisor.v1 import policy_pb2
 
 TINY = Procedure(steps=4, accumulation=2, micro_batch=8, context=16)
-RECIPE = Recipe("tiny", procedure=TINY, base=Size(16, 1), big=Size(64, 1))
-TRAINING = Training(RECIPE.architecture, TINY, RECIPE.base, 1.0, -6, 0)
+SETUP = Setup("tiny", procedure=TINY, base=Size(16, 1), big=Size(64, 1))
+TRAINING = Training(SETUP.architecture, TINY, SETUP.base, 1.0, -6, 0)
 
 
 @pytest.fixture(autouse=True)
@@ -37,14 +37,14 @@ def _short_validation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "_VALIDATION_SEQUENCES", 64)
 
 
-def test_recipes_are_distinct() -> None:
-    assert len({recipe.name for recipe in RECIPES}) == len(RECIPES) >= 14
-    assert len({replace(recipe, name="") for recipe in RECIPES}) == len(RECIPES)
+def test_setups_are_distinct() -> None:
+    assert len({setup.name for setup in SETUPS}) == len(SETUPS) >= 14
+    assert len({replace(setup, name="") for setup in SETUPS}) == len(SETUPS)
 
 
-def test_recipes_cover_what_people_use() -> None:
+def test_setups_cover_what_people_use() -> None:
     def values(part: str, name: str) -> set[object]:
-        return {getattr(getattr(recipe, part), name) for recipe in RECIPES}
+        return {getattr(getattr(setup, part), name) for setup in SETUPS}
 
     assert values("architecture", "initial") == {"pytorch", "gpt2", "zero_projections", "mup"}
     for name in ("tied", "norm", "feed_forward", "positions", "placement"):
@@ -55,23 +55,23 @@ def test_recipes_cover_what_people_use() -> None:
     assert values("procedure", "clip") == {None, 1.0}
     assert values("procedure", "bf16") == {False, True}
     assert values("procedure", "steps") == {300, 1000, 2000}
-    assert {recipe.octaves_above for recipe in RECIPES} == {0, 1}
-    assert {(r.big.width // r.base.width, r.big.blocks // r.base.blocks) for r in RECIPES} == {
+    assert {setup.octaves_above for setup in SETUPS} == {0, 1}
+    assert {(r.big.width // r.base.width, r.big.blocks // r.base.blocks) for r in SETUPS} == {
         (4, 1),
         (4, 4),
     }
 
 
-@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
-def test_each_recipe_trains(recipe: Recipe) -> None:
-    short = replace(recipe.procedure, steps=2, micro_batch=2, context=8)
-    run = Training(recipe.architecture, short, recipe.base, recipe.base_hidden_scale, -7, 0)
+@pytest.mark.parametrize("setup", SETUPS, ids=lambda setup: setup.name)
+def test_each_setup_trains(setup: Setup) -> None:
+    short = replace(setup.procedure, steps=2, micro_batch=2, context=8)
+    run = Training(setup.architecture, short, setup.base, setup.base_hidden_scale, -7, 0)
     trained = run_training(run)
     assert math.isfinite(trained.loss)
     assert len(trained.losses) == 2
 
 
-def test_initial_weights_are_those_of_the_recipe() -> None:
+def test_initial_weights_are_those_of_the_setup() -> None:
     def stds(architecture: Architecture, scale: float = 1.0) -> dict[str, float]:
         torch.manual_seed(0)
         model = PracticeGPT(architecture, Size(128, 8), 98, 32, scale)
@@ -167,7 +167,7 @@ def test_a_training_that_diverges_has_an_infinite_loss_and_no_profile() -> None:
 def test_an_advised_training_is_reproducible_and_keeps_its_multipliers() -> None:
     procedure = replace(TINY, steps=30)
     base = run_training(replace(TRAINING, procedure=procedure, is_recorded=True))
-    advised = replace(TRAINING, procedure=procedure, size=RECIPE.big, advice=Advice(base.profile))
+    advised = replace(TRAINING, procedure=procedure, size=SETUP.big, advice=Advice(base.profile))
     one, two = run_training(advised), run_training(advised)
     assert (one.losses, one.multipliers) == (two.losses, two.multipliers)
     assert [step for step, _multipliers in one.multipliers] == [0, 26]
@@ -192,7 +192,7 @@ def _trained_here(store: Store, plan: Plan) -> tuple[RowTrainings, list[Training
 def test_a_row_runs_end_to_end_and_is_not_trained_twice(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    row, trained = _trained_here(Store(tmp_path), plan_row(RECIPE, [0, 1]))
+    row, trained = _trained_here(Store(tmp_path), plan_row(SETUP, [0, 1]))
     assert {len(losses) for losses in row.base.values()} == {2}
     assert set(row.plain) >= {row.octave, row.octave - 1, row.octave - 2}
     assert len(row.advised) == 2
@@ -203,16 +203,16 @@ def test_a_row_runs_end_to_end_and_is_not_trained_twice(
     assert json.loads(json.dumps(found, allow_nan=False)) == found
 
     monkeypatch.setattr(battery, "run_training", _never)
-    again, trained = _trained_here(Store(tmp_path), plan_row(RECIPE, [0, 1]))
+    again, trained = _trained_here(Store(tmp_path), plan_row(SETUP, [0, 1]))
     assert record(again) == found
     assert trained == []
 
 
 def test_another_policy_trains_only_the_advised_model_again() -> None:
     store = Store()
-    _trained_here(store, plan_row(RECIPE, [0]))
+    _trained_here(store, plan_row(SETUP, [0]))
     policy = policy_pb2.Policy(slew_limit=1.5).SerializeToString()
-    _row, trained = _trained_here(store, plan_row(RECIPE, [0], policy))
+    _row, trained = _trained_here(store, plan_row(SETUP, [0], policy))
     assert [each.advice is not None for each in trained] == [True]
 
 
@@ -261,7 +261,7 @@ def _row(
     advised: Sequence[float], *, base: Sequence[float] = (2.0, 2.0), plain: float = 1.9
 ) -> RowTrainings:
     return RowTrainings(
-        RECIPE,
+        SETUP,
         (0, 1),
         -5,
         {-4: [3.0, math.inf], -5: list(base), -6: [2.1, 2.1]},
@@ -284,7 +284,7 @@ def test_a_record_has_the_means_the_regret_and_the_worst_seed() -> None:
     assert found["losses"]["base"]["0.0625"] == [3.0, None]
     assert found["at_edge"] == []
     assert found["harmed"] is False
-    assert found["definition"] == {k: v for k, v in asdict(RECIPE).items() if k != "name"}
+    assert found["definition"] == {k: v for k, v in asdict(SETUP).items() if k != "name"}
 
 
 @pytest.mark.parametrize(
@@ -329,13 +329,13 @@ def test_the_summary_has_the_median_the_worst_and_the_number_of_harmed() -> None
 
 
 @pytest.fixture
-def _tiny_recipe(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("benchmarks.practice.command.RECIPES", (RECIPE,))
+def _tiny_setup(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("benchmarks.practice.command.SETUPS", (SETUP,))
     monkeypatch.setattr("benchmarks.practice.command.NAMES", ["tiny"])
     monkeypatch.setattr("benchmarks.practice.command.process_pool", ThreadPoolExecutor)
 
 
-@pytest.mark.usefixtures("_tiny_recipe")
+@pytest.mark.usefixtures("_tiny_setup")
 def test_the_command_prints_rows_and_summary_as_json(tmp_path: Path) -> None:
     policy = tmp_path / "policy.json"
     policy.write_text('{"slew_limit": 1.5}', "utf-8")
@@ -353,7 +353,7 @@ def test_the_command_prints_rows_and_summary_as_json(tmp_path: Path) -> None:
     assert row["max_multiplier"] <= 1.5
 
 
-def test_a_file_without_rules_and_an_unknown_recipe_are_rejected(tmp_path: Path) -> None:
+def test_a_file_without_rules_and_an_unknown_setup_are_rejected(tmp_path: Path) -> None:
     policy = tmp_path / "policy.json"
     policy.write_text('{"slow_limit": 1.5}', "utf-8")
     refused = CliRunner().invoke(app, ["practice", "--policy", str(policy)])

@@ -15,9 +15,9 @@ from benchmarks.report.methods import not_measured, unmeasured
 from benchmarks.report.paths import FIGURES, PAGES_WITH_BLOCKS, PICTURES
 from benchmarks.report.results_page import results_page
 from benchmarks.report.stored import load_figures
-from benchmarks.report.verdicts import claiming_cases
+from benchmarks.report.verdicts import claiming_cases, verdicts
 from benchmarks.transfer.cases import CASES
-from benchmarks.transfer.methods import METHODS, method_of
+from benchmarks.transfer.methods import DEFAULT, METHODS, method_of
 from benchmarks.transfer.records import identity
 from benchmarks.transfer.results import document, with_figures
 from tests.results import (
@@ -136,11 +136,39 @@ def test_methods_are_compared_case_by_case_by_axis_and_over_all_cases(tmp_path: 
     assert both.startswith("| **width and depth** | 1 | diverged | +0.0")
     assert (
         "hybrid (depth-standard) is better beyond the noise of seeds for: width, width and depth. "
-        "It is worse for: none. The claiming cases cannot tell for: depth, LoRA rank. Not measured "
-        "in claiming cases: initial weights, sequence length, batch size, duration, experts."
+        "It is worse for: none. These cases do not decide for: depth, LoRA rank. Over all cases, "
+        "those that chose the method included, it is worse for: none. Not measured in claiming "
+        "cases: larger initial weights, sequence length, batch size, duration, experts."
     ) in _flat(text)
     (verdict,) = _rows(text, "width | 4 claiming |")
     assert verdict.endswith("| cannot tell | better | 4, 0, 0 |")
+
+
+def test_a_row_over_all_cases_is_left_out_only_if_the_claiming_cases_say_the_same() -> None:
+    def row(case_set: str, other: str, verdict: str) -> dict[str, Any]:
+        return {
+            "axis": "depth",
+            "case_set": case_set,
+            "method": f"{DEFAULT} - {other}",
+            "cases": 1,
+            "difference": None if verdict == "better" else 0.02,
+            "difference_interval": [0.01, 0.03],
+            "verdict": verdict,
+            "in_these_cases": {"verdict": verdict},
+            "by_case": {"better": 0, "worse": 1, "cannot tell": 0},
+            "is_best_alternative": True,
+        }
+
+    claiming = row("claiming", "standard", "better")
+    same = verdicts({"axes": [claiming, row("all", "standard", "better")]})
+    assert _rows(same, "depth |") == [
+        "| depth | 1 claiming | none: each diverged in a case | - | better | better | 0, 1, 0 |"
+    ]
+    text = verdicts({"axes": [claiming, row("all", "completep", "worse")]})
+    assert len(_rows(text, "depth |")) == 2  # of as many cases, and of other ones
+    assert "| depth | 1 in all | CompleteP | +0.020 [+0.010, +0.030] | **worse** |" in text
+    assert "It is worse for: none." in text
+    assert "the method included, it is worse for: depth." in _flat(text)
 
 
 def test_the_cases_of_the_claim_are_named_by_what_they_scale() -> None:
@@ -167,7 +195,7 @@ def test_a_method_that_is_measured_in_some_cases_is_shown_with_what_is_missing(
     regrets, _, *_ = _rows(text, "width: char_gpt_pre, Muon")
     assert "| no rule |" in regrets  # depth-muP says nothing of Muon
     assert len(_rows(text, "depth-muP |")) == 1
-    assert "- **No method** (35 of 35 cases): width: char_gpt_pre Adam, " in text
+    assert "- **Not measured with any method** (35 of 35 cases): width: char_gpt_pre Adam, " in text
     assert "The default cannot be chosen yet: none of the 12 choosing cases" in _flat(text)
 
 
@@ -216,8 +244,8 @@ def test_cases_that_miss_the_aim_are_listed_with_their_notes(tmp_path: Path) -> 
     explained = case("sequence_length", "char_gpt_pre", "Adam", plain=1, advised=3)
     missed = case("depth", "ResMLP", "Muon", plain=-1, advised=-2, gain=-0.1)
     text = page(write(tmp_path, transfer=transfer([missed, explained])))
-    assert "- **depth: ResMLP, Muon** (-2 octaves): Not explained yet." in text
-    assert "- **sequence length: char_gpt_pre, Adam** (+3 octaves): A step of the scaled" in text
+    assert "- **depth: ResMLP, Muon** (-1.99 octaves): Not explained yet." in text
+    assert "- **sequence length: char_gpt_pre, Adam** (+3.07 octaves): A step of the scaled" in text
 
 
 def test_a_diverged_run_is_shown_as_a_dash(tmp_path: Path) -> None:

@@ -72,12 +72,15 @@ def noted_case(
             [
                 "within 0.005 nats",
                 "standard deviation of 0.123 over seeds",
-                "loss is 0.050 nats higher than at its own best one",
+                "lowest loss is 2 octaves below the base's best learning rate.",
             ],
         ),
         (
             noted_case("batch_size", "char_gpt_pre", "Adam", base=(2.0011, 2.0, 2.5, 3.0)),
-            ["within 0.002 nats; counted from the second one, the shift is +1."],
+            [
+                "at its best learning rate and 1 octave above it are within 0.002 nats",
+                "counted from the latter, the shift is +1 in whole octaves.",
+            ],
         ),
     ],
     ids=["narrow optimum", "noisy optimum", "larger batch"],

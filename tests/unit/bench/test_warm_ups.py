@@ -7,7 +7,7 @@ import pytest
 
 from advisor.wire import content_from_proto
 from benchmarks.practice.procedures import schedule_factor
-from benchmarks.practice.recipes import Procedure
+from benchmarks.practice.setups import Procedure
 from benchmarks.studies.warm_ups import at_equal_exposure
 from tests.building import content_message
 

@@ -300,8 +300,9 @@ def attach(
             without a state to load, such as a training that gets advice from now on.
         recipe: Recipe to follow instead of the policy's, such as ``completep``, or the resource
             name of a stored one. From the first step on, learning rates start at its factors, and
-            the optimizer steps with ``eps``, ``betas`` and ``weight_decay`` times its factors. Its
-            groups keep the user's own settings. Empty: the policy's recipe, if it has one.
+            the optimizer steps with ``eps`` and ``weight_decay`` times its factors, which for
+            ``betas`` are on ``1 - beta``. Its groups keep the user's own settings. Empty: the
+            policy's recipe, if it has one.
         initialize: Whether to scale the initial weights once, before the first step, to the size
             that the recipe gives them. Tensors are scaled in place, tied ones once, on all ranks
             alike. A resumed training does not scale again: the checkpoint of the attachment says

@@ -1,4 +1,4 @@
-"""The recipes of the practice benchmark, as data."""
+"""The training setups of the practice benchmark, as data."""
 
 from __future__ import annotations
 
@@ -88,8 +88,8 @@ _TINY_BASE, _TINY = Size(16), Size(64)  # for what is slow on a processor
 
 
 @dataclass(frozen=True, slots=True)
-class Recipe:
-    """A recipe: what is trained, and how, on a base and on a big model.
+class Setup:
+    """A training setup: what is trained, and how, on a base and on a big model.
 
     Attributes:
         name: Its name.
@@ -118,42 +118,42 @@ _LLAMA = Architecture(
 _USUAL = Procedure()
 _ACCUMULATED = Procedure(accumulation=4, micro_batch=4)
 
-RECIPES: tuple[Recipe, ...] = (
-    Recipe("pytorch", _PYTORCH),
-    Recipe("gpt2-tied", _GPT2),
-    Recipe("gpt2-untied", replace(_GPT2, tied=False), _ACCUMULATED),
-    Recipe("zero-projections", replace(_GPT2, initial="zero_projections")),
-    Recipe("base-hidden-0.04", _GPT2, base_hidden_scale=2.0),
-    Recipe("rms-swiglu-rotary", _LLAMA),
-    Recipe("gpt2-deep", _GPT2, big=_WIDE_AND_DEEP),
-    Recipe("gpt2-octave-above", _GPT2, octaves_above=1),
-    Recipe("mup-wsd", replace(_GPT2, initial="mup", tied=False), replace(_USUAL, schedule="wsd")),
-    Recipe("muon", _LLAMA, replace(_USUAL, optimizer="Muon", schedule="wsd"), _TINY_BASE, _TINY),
-    Recipe("post-norm", replace(_PYTORCH, placement="post"), _ACCUMULATED),
-    Recipe("decay-0.3-long", _GPT2, replace(_USUAL, weight_decay=0.3, steps=1000)),
-    Recipe(
+SETUPS: tuple[Setup, ...] = (
+    Setup("pytorch", _PYTORCH),
+    Setup("gpt2-tied", _GPT2),
+    Setup("gpt2-untied", replace(_GPT2, tied=False), _ACCUMULATED),
+    Setup("zero-projections", replace(_GPT2, initial="zero_projections")),
+    Setup("base-hidden-0.04", _GPT2, base_hidden_scale=2.0),
+    Setup("rms-swiglu-rotary", _LLAMA),
+    Setup("gpt2-deep", _GPT2, big=_WIDE_AND_DEEP),
+    Setup("gpt2-octave-above", _GPT2, octaves_above=1),
+    Setup("mup-wsd", replace(_GPT2, initial="mup", tied=False), replace(_USUAL, schedule="wsd")),
+    Setup("muon", _LLAMA, replace(_USUAL, optimizer="Muon", schedule="wsd"), _TINY_BASE, _TINY),
+    Setup("post-norm", replace(_PYTORCH, placement="post"), _ACCUMULATED),
+    Setup("decay-0.3-long", _GPT2, replace(_USUAL, weight_decay=0.3, steps=1000)),
+    Setup(
         "constant-no-decay",
         _PYTORCH,
         replace(_USUAL, schedule="constant", weight_decay=0.0, clip=None),
     ),
-    Recipe("bf16", replace(_GPT2, tied=False), replace(_USUAL, bf16=True), _TINY_BASE, _TINY),
-    Recipe(
+    Setup("bf16", replace(_GPT2, tied=False), replace(_USUAL, bf16=True), _TINY_BASE, _TINY),
+    Setup(
         "zero-projections-rms-wsd",
         replace(_LLAMA, initial="zero_projections"),
         replace(_USUAL, schedule="wsd", weight_decay=0.0),
     ),
-    Recipe("pytorch-octave-above", _PYTORCH, replace(_USUAL, clip=None), octaves_above=1),
-    Recipe(
+    Setup("pytorch-octave-above", _PYTORCH, replace(_USUAL, clip=None), octaves_above=1),
+    Setup(
         "rms-swiglu-rotary-2000-steps",
         replace(_LLAMA, tied=True),
         replace(_USUAL, steps=2000),
         _TINY_BASE,
         _TINY,
     ),
-    Recipe(
+    Setup(
         "mup-rms-deep",
         replace(_LLAMA, initial="mup"),
         big=_WIDE_AND_DEEP,
     ),
 )
-"""All recipes, the most common ones first."""
+"""All setups, the most common ones first."""
