@@ -45,8 +45,6 @@ class CachedRecipes:
         if not reference.project:
             return resolve_shipped(reference)
         known = self._known.get(reference)
-        if known is not None and reference.version:  # versions never change
-            return known
         try:
             stored = await self._store.get(reference)
         except StoreUnavailableError:

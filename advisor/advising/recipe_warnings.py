@@ -35,6 +35,9 @@ from advisor.recipes import (
     NoRule,
     RecipeFactors,
     missing_residual_outputs,
+    optimizer_not_given,
+    ratios_not_given,
+    small_betas,
     smaller_than_base,
     uncovered_growth,
 )
@@ -230,6 +233,29 @@ def smaller_run(recipe: str, layout: Layout, factors: RecipeFactors) -> list[Dif
             f"{_some(finding.groups)}",
         )
         for finding in smaller_than_base(layout, factors, _REPORTED)
+    ]
+
+
+def doubts_about_training(recipe: str, factors: RecipeFactors) -> list[Difference]:
+    """Return a difference for each doubt whether a recipe fits the training, apart from the model.
+
+    Its batch or its length may be unknown, or its optimizer, or a beta may become too small.
+
+    Args:
+        recipe: The recipe's name.
+        factors: The recipe's factors.
+    """
+    findings = [
+        *ratios_not_given(factors),
+        *optimizer_not_given(factors),
+        *small_betas(factors),
+    ]
+    return [
+        Difference(
+            DifferenceKind.RECIPE,
+            f"the recipe {recipe} may not fit the training: {finding.message}",
+        )
+        for finding in findings
     ]
 
 

@@ -10,6 +10,7 @@ import numpy as np
 from advisor.advising.mismatch_warnings import Difference
 from advisor.advising.recipe_warnings import (
     disagreement,
+    doubts_about_training,
     growth_without_rule,
     missing_rules,
     smaller_run,
@@ -74,6 +75,7 @@ class RunRecipe:
             *missing_rules(self.name, self.layout, self.factors),
             *growth_without_rule(self.name, self.layout, self.factors),
             *smaller_run(self.name, self.layout, self.factors),
+            *doubts_about_training(self.name, self.factors),
         ]
 
     def disagreement(self, ratios: Floats, errors: Floats) -> list[Difference]:

@@ -48,7 +48,12 @@ from advisor.wire import layout_from_proto
 from fslr.profile_files import load_fields, load_profile
 
 _MAX_LISTED = 3
-_SAID_BY_APPLY = {FindingKind.SMALLER, FindingKind.RATIO_NOT_GIVEN, FindingKind.BETA}
+_SAID_BY_APPLY = {
+    FindingKind.SMALLER,
+    FindingKind.RATIO_NOT_GIVEN,
+    FindingKind.OPTIMIZER_NOT_GIVEN,
+    FindingKind.BETA,
+}
 LayoutFile = Annotated[
     Path,
     typer.Argument(

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from advisor.policy import Group, GroupKind, Layout, LayoutMapping
+from advisor.policy import Group, GroupKind, Layout, LayoutMapping, Match
 from advisor.policy.arrays import Floats
 from advisor.policy.errors import InvalidValueError
 from advisor.policy.optimizer_families import optimizer_family
@@ -53,6 +53,9 @@ class RecipeFactors:
         residual_outputs: Whether each group writes into the residual stream.
         base_rms: RMS of the initial values of each group's counterpart, NaN where the base's layout
             does not give it, shape [groups].
+        given: The ratios that were given because layouts do not show them; the others count as 1.
+        assumed_family: The family of optimizers whose rows were taken though no optimizer is known
+            and other families have other rows; empty: none was assumed.
     """
 
     recipe: Recipe
@@ -63,6 +66,8 @@ class RecipeFactors:
     ratios: Mapping[Ratio, Floats]
     residual_outputs: tuple[bool, ...]
     base_rms: Floats
+    given: frozenset[Ratio] = frozenset()
+    assumed_family: str = ""
 
     @property
     def initial_rms(self) -> Floats:
@@ -92,7 +97,9 @@ def apply_recipe(
         recipe: The recipe.
         run: The run's layout.
         base: The base's layout.
-        mapping: The run's layout mapped onto the base's. Its depth rule does not matter.
+        mapping: The run's layout mapped onto the base's. Its depth rule does not matter. A group
+            for which the nearest role stands in has no counterpart: that one may have another
+            shape.
         optimizer: Name of the optimizer that updates the groups that name none themselves; empty:
             one that the recipe holds for.
         given: The ratios that layouts do not show (head size, batch, tokens, sequence); 1 where
@@ -104,6 +111,7 @@ def apply_recipe(
     """
     known = given_ratios(given or {})
     sources = _first_sources(mapping, len(run))
+    assumed = ""
     residual = residual_outputs(run)
     factors = {entry: np.ones(len(run)) for entry in Field}
     ratios = {ratio: np.full(len(run), math.nan) for ratio in Ratio}
@@ -122,6 +130,8 @@ def apply_recipe(
         reason = row if isinstance(row, NoRule) else _obstacle(row[1], group, counterpart, grown)
         if reason is None and not isinstance(row, NoRule):
             rows[indices] = row[0]
+            if not family and _depends_on_family(recipe, row[1], group, residual[first]):
+                assumed = assumed or row[1].optimizers[0]
             for entry, factor in _factors(row[1], group, grown).items():
                 factors[entry][indices] = factor
         for i in indices:
@@ -135,6 +145,8 @@ def apply_recipe(
         ratios,
         residual,
         _base_rms(base, mapping, len(run)),
+        frozenset(given or {}),
+        assumed,
     )
 
 
@@ -156,7 +168,7 @@ def _first_sources(mapping: LayoutMapping, groups: int) -> list[int]:
     """Return the base group of each group, -1 without one; those of a role have one shape."""
     found = [-1] * groups
     for target, source in zip(mapping.targets.tolist(), mapping.sources.tolist(), strict=True):
-        if found[target] < 0:
+        if found[target] < 0 and mapping.matches[target] is not Match.NEAREST_ROLE:
             found[target] = source
     return found
 
@@ -189,6 +201,19 @@ def _row_of(
     if fitting:
         return NoRule.OPTIMIZER
     return NoRule.UNKNOWN_KIND if group.kind is GroupKind.UNKNOWN else NoRule.KIND
+
+
+def _depends_on_family(recipe: Recipe, row: Row, group: Group, is_residual: bool) -> bool:
+    """Return whether another family of optimizers has another row for a group."""
+    if not row.optimizers:
+        return False
+    return any(
+        other.powers != row.powers
+        for other in recipe.rows
+        if other.fits(group.kind, residual_output=is_residual, in_block=is_in_block(group))
+        and other.optimizers
+        and not {*other.optimizers} & {*row.optimizers}
+    )
 
 
 def _obstacle(
@@ -229,4 +254,5 @@ def _base_rms(base: Layout, mapping: LayoutMapping, groups: int) -> Floats:
     known = np.array([math.nan if rms is None else rms for rms in base.initial_rms])
     with np.errstate(over="ignore"):
         squares = np.square(known)
-    return np.where(mapping.matched, np.sqrt(mapping.combined(squares)), math.nan)
+    is_own = np.array([match is not Match.NEAREST_ROLE for match in mapping.matches], np.bool_)
+    return np.where(mapping.matched & is_own, np.sqrt(mapping.combined(squares)), math.nan)

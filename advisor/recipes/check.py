@@ -41,6 +41,7 @@ class FindingKind(enum.Enum):
     NO_READOUT = "warning: no readout"
     RATIO_NOT_GIVEN = "warning: ratio not given"
     BETA = "warning: beta near 0"
+    OPTIMIZER_NOT_GIVEN = "warning: optimizer not given"
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +83,9 @@ def check_recipe(run: Layout, found: RecipeFactors) -> list[Finding]:
         *smaller_than_base(run, found),
         *_different_ends(run, found),
         *_no_readout(run, found),
-        *_ratios_not_given(found),
-        *_small_betas(found),
+        *ratios_not_given(found),
+        *small_betas(found),
+        *optimizer_not_given(found),
     ]
     return sorted(findings, key=lambda finding: not finding.is_problem)
 
@@ -234,8 +236,13 @@ def _no_readout(run: Layout, found: RecipeFactors) -> Iterator[Finding]:
         )
 
 
-def _ratios_not_given(found: RecipeFactors) -> Iterator[Finding]:
-    missing = [r for r in found.recipe.given_ratios if np.all(found.ratios[r] == 1)]
+def ratios_not_given(found: RecipeFactors) -> Iterator[Finding]:
+    """Yield a finding if factors depend on ratios that layouts do not show and nobody gave.
+
+    Args:
+        found: The recipe's factors for the run.
+    """
+    missing = [ratio for ratio in found.recipe.given_ratios if ratio not in found.given]
     if missing:
         names = " and ".join(ratio.value for ratio in missing)
         verb = "counts" if len(missing) == 1 else "count"
@@ -246,7 +253,12 @@ def _ratios_not_given(found: RecipeFactors) -> Iterator[Finding]:
         )
 
 
-def _small_betas(found: RecipeFactors) -> Iterator[Finding]:
+def small_betas(found: RecipeFactors) -> Iterator[Finding]:
+    """Yield a finding for each beta that common values do not leave above 0.
+
+    Args:
+        found: The recipe's factors for the run.
+    """
     for field in (Field.ONE_MINUS_BETA1, Field.ONE_MINUS_BETA2):
         growth = float(found.factors[field].max())
         if growth > _LARGEST_BETA_GROWTH:
@@ -256,6 +268,20 @@ def _small_betas(found: RecipeFactors) -> Iterator[Finding]:
                 f"1 - {name} grows by {growth:.4g}, so {name} of the base must be above "
                 f"{1 - 1 / growth:.4g}; choose a smaller batch, or keep {name}",
             )
+
+
+def optimizer_not_given(found: RecipeFactors) -> Iterator[Finding]:
+    """Yield a finding if the factors depend on an optimizer that nobody named.
+
+    Args:
+        found: The recipe's factors for the run.
+    """
+    if found.assumed_family:
+        yield Finding(
+            FindingKind.OPTIMIZER_NOT_GIVEN,
+            f"no optimizer is given, so the rows of {found.assumed_family} are used; name the "
+            "optimizer if it is of a different family",
+        )
 
 
 def _differs(ratios: Floats) -> NDArray[np.bool_]:

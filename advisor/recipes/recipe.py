@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import itertools
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ from advisor.policy.ratios import GIVEN_RATIOS, Powers, Ratio
 MAX_ROWS = 64
 MAX_CONDITIONS = 32
 MAX_TEXT_CHARACTERS = 4_096
+_ANY_OTHER = ""  # family of optimizers
 _NAME = re.compile(r"[a-z][a-z0-9-]{0,62}")
 
 
@@ -67,19 +69,20 @@ class Row:
         """The ratios that the row's factors need."""
         return frozenset(r for powers in self.powers.values() for r, _ in powers.exponents)
 
-    def covers(self, other: Row) -> bool:
-        """Return whether this row fits all groups that another one fits."""
-        return (
-            _includes(self.kinds, other.kinds)
-            and self.residual_output in {None, other.residual_output}
-            and self.in_block in {None, other.in_block}
-            and _includes(self.optimizers, other.optimizers)
+    def fitted(self, optimizers: Sequence[str]) -> frozenset[tuple[object, ...]]:
+        """Return all groups that the row fits, by what rows tell groups apart by.
+
+        Args:
+            optimizers: The families of optimizers that the recipe holds for; empty: all.
+        """
+        return frozenset(
+            itertools.product(
+                self.kinds or tuple(GroupKind),
+                (True, False) if self.residual_output is None else (self.residual_output,),
+                (True, False) if self.in_block is None else (self.in_block,),
+                self.optimizers or optimizers or (*FAMILIES, _ANY_OTHER),
+            )
         )
-
-
-def _includes(entries: Sequence[object], others: Sequence[object]) -> bool:
-    """Return whether entries include others; no entries stand for all."""
-    return not entries or (bool(others) and {*others} <= {*entries})
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,6 +210,7 @@ def check_row_count(rows: int) -> None:
 
 def _check_rows(rows: Sequence[Row], optimizers: Sequence[str]) -> None:
     check_row_count(len(rows))
+    fitted = [row.fitted(optimizers) for row in rows]
     for i, row in enumerate(rows):
         path = f"groups[{i}]"
         _check_families(f"{path}.optimizers", row.optimizers)
@@ -216,10 +220,13 @@ def _check_rows(rows: Sequence[Row], optimizers: Sequence[str]) -> None:
                 f"{path}.optimizers",
                 f"{outside[0]} is not among the recipe's optimizers: {', '.join(optimizers)}",
             )
-        first = next((j for j, other in enumerate(rows[:i]) if other.covers(row)), None)
-        if first is not None:
+        own, earlier = fitted[i], fitted[:i]
+        if own <= frozenset().union(*earlier):
+            taking = next(([j] for j, other in enumerate(earlier) if own <= other), None)
+            taking = taking or [j for j, other in enumerate(earlier) if own & other]
+            names = " and ".join(f"groups[{j}]" for j in taking)
             raise InvalidValueError(
                 path,
-                f"never applies, because groups[{first}] fits all its groups; put the row for "
-                "fewer groups first, or remove one of the two",
+                f"never applies, because {names} {'fits' if len(taking) == 1 else 'fit'} all its "
+                "groups; put the row for fewer groups first, or remove one of them",
             )

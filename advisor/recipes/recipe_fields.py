@@ -116,16 +116,17 @@ def _row(path: str, fields: Any) -> Row:
     ]
     if len({*kinds}) < len(kinds):
         raise InvalidValueError(f"{path}.kinds", "a kind is given twice; remove one of the two")
+    given = {
+        entry: _powers(f"{path}.{name}", table[name])
+        for name, entry in _FIELDS.items()
+        if table.get(name) is not None
+    }
     return Row(
         tuple(kinds),
         table.get("residual_output"),
         table.get("in_block"),
         tuple(_texts(f"{path}.optimizers", table.get("optimizers", []))),
-        {
-            entry: _powers(f"{path}.{name}", table[name])
-            for name, entry in _FIELDS.items()
-            if table.get(name)
-        },
+        {entry: powers for entry, powers in given.items() if powers.exponents},
     )
 
 
@@ -135,7 +136,12 @@ def _powers(path: str, fields: Any) -> Powers:
         ratio = _known(path, "ratio", word, _RATIOS)
         if isinstance(exponent, bool) or not isinstance(exponent, (int, float)):
             raise InvalidValueError(f"{path}.{word}", f"{shown(exponent)} is not a number")
-        exponents[ratio] = float(exponent)
+        try:
+            exponents[ratio] = float(exponent)
+        except OverflowError:
+            raise InvalidValueError(
+                f"{path}.{word}", f"{shown(exponent)} is too large for a number"
+            ) from None
     try:
         return Powers.of(exponents)
     except InvalidValueError as error:

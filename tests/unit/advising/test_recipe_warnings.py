@@ -10,6 +10,7 @@ import pytest
 
 from advisor.advising.recipe_warnings import (
     disagreement,
+    doubts_about_training,
     growth_without_rule,
     is_check_due,
     role_differences,
@@ -60,6 +61,23 @@ def test_a_model_that_grows_without_a_rule_is_reported_and_a_longer_training_is_
     plain = Layout.of(replace(group, residual_output=False) for group in run.groups)
     [warning] = growth_without_rule("c", plain, applied(shipped_recipe("completep"), plain, base))
     assert "no group is known to write into the residual stream" in warning.message
+
+
+def test_what_a_recipe_does_not_know_of_the_training_is_reported() -> None:
+    base, run = transformer(64, 2), transformer(64, 6)
+    recipe = shipped_recipe("completed-p")
+
+    def messages(given: dict[Ratio, float]) -> list[str]:
+        found = doubts_about_training("c", applied(recipe, run, base, given=given))
+        return [difference.message for difference in found]
+
+    [unknown] = messages({Ratio.BATCH: 2.0})
+    assert unknown.startswith("the recipe c may not fit the training: tokens counts as unchanged")
+    beta, _ = sorted(messages({Ratio.BATCH: 40.0, Ratio.TOKENS: 1.0}))
+    assert beta.startswith("the recipe c may not fit the training: 1 - beta1 grows by 40, so")
+    assert messages({Ratio.BATCH: 2.0, Ratio.TOKENS: 4.0}) == []
+    wide = applied(shipped_recipe("mup-adam"), transformer(128, 2), base)
+    assert doubts_about_training("m", wide) == []  # its factors do not depend on the training
 
 
 def roles_of(layout: Layout) -> list[str]:

@@ -10,7 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from advisor.policy import Group, GroupKind, InvalidValueError, Layout
+from advisor.policy import (
+    DepthRule,
+    Group,
+    GroupKind,
+    InvalidValueError,
+    Layout,
+    Match,
+    UnmatchedRule,
+    map_layout,
+)
 from advisor.policy.ratios import group_ratios
 from advisor.recipes import (
     Field,
@@ -19,6 +28,7 @@ from advisor.recipes import (
     Ratio,
     Recipe,
     Row,
+    apply_recipe,
     factors_by_group,
     factors_by_role,
     shipped_recipe,
@@ -41,6 +51,22 @@ def test_the_same_layout_has_factors_of_one(name: str) -> None:
     found = applied(shipped_recipe(name), layout, layout)
     assert found.has_rule.all()
     assert all((factors == 1).all() for factors in found.factors.values())
+
+
+def test_a_layer_that_stands_in_for_a_missing_one_gives_no_factors() -> None:
+    def layer(name: str, fan_in: int, fan_out: int) -> Group:
+        shape = (fan_out, fan_in)
+        return Group(name, shape=shape, fan_in=fan_in, fan_out=fan_out, kind=GroupKind.HIDDEN)
+
+    up, down, gate = (f"blocks.0.mlp.{name}_proj.weight" for name in ("up", "down", "gate"))
+    base = Layout.of([layer(up, 64, 256), layer(down, 256, 64)], initial_rms=[0.1, 0.05])
+    run = Layout.of([layer(up, 128, 512), layer(down, 512, 128), layer(gate, 128, 512)])
+    mapping = map_layout(run, base, DepthRule.SUM, unmatched_rule=UnmatchedRule.NEAREST_ROLE)
+    assert mapping.matches[2] is Match.NEAREST_ROLE
+    found = apply_recipe(shipped_recipe("mup-adam"), run, base, mapping, optimizer="Adam")
+    assert found.no_rules == (None, None, NoRule.COUNTERPART)
+    assert found.factors[Field.LEARNING_RATE].tolist() == [0.5, 0.5, 1.0]
+    assert np.isnan(found.initial_rms).tolist() == [False, False, True]
 
 
 @pytest.mark.parametrize("name", NAMES)

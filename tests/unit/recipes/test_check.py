@@ -160,6 +160,25 @@ def test_ratios_that_were_not_given_are_named() -> None:
     given = {Ratio.BATCH: 2.0, Ratio.TOKENS: 4.0}
     assert FindingKind.RATIO_NOT_GIVEN not in findings("completed-p", BASE, given=given)
 
+    # A ratio that is known to be 1 is not missing.
+    unchanged = {Ratio.BATCH: 20.0, Ratio.TOKENS: 1.0}
+    assert FindingKind.RATIO_NOT_GIVEN not in findings("completed-p", BASE, given=unchanged)
+    only_batch = findings("completed-p", BASE, given={Ratio.BATCH: 2.0})
+    assert only_batch[FindingKind.RATIO_NOT_GIVEN].message.startswith("tokens counts as unchanged")
+
+
+def test_rows_of_an_assumed_optimizer_are_a_warning() -> None:
+    wide = transformer(256, 2)
+    found = findings("depth-standard", wide)[FindingKind.OPTIMIZER_NOT_GIVEN]
+    assert found.message == (
+        "no optimizer is given, so the rows of Adam are used; name the optimizer if it is of a "
+        "different family"
+    )
+    recipe = shipped_recipe("depth-standard")
+    for known in (applied(recipe, wide, BASE, optimizer=name) for name in ("AdamW", "SGD")):
+        assert FindingKind.OPTIMIZER_NOT_GIVEN not in {f.kind for f in check_recipe(wide, known)}
+    assert FindingKind.OPTIMIZER_NOT_GIVEN not in findings("completep", wide)  # for Adam only
+
 
 def test_betas_that_would_come_near_zero_are_a_warning() -> None:
     found = findings("square-root-batch", BASE, given={Ratio.BATCH: 16.0})[FindingKind.BETA]

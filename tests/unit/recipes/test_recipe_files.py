@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
+from collections.abc import Sequence
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from advisor.policy import InvalidValueError
 from advisor.recipes import (
     Field,
     Ratio,
+    Recipe,
     load_recipe,
     recipe_from_fields,
     recipe_to_fields,
@@ -112,6 +114,9 @@ def test_a_recipe_that_is_not_valid_is_refused(fields: Any, message: str) -> Non
         ({"epsilon": {"fan_in": True}}, "epsilon.fan_in: True is not a number"),
         ({"epsilon": {"fan_in": float("nan")}}, "epsilon.fan_in: the exponent nan is not in"),
         ({"epsilon": {"fan_in": float("inf")}}, "epsilon.fan_in: the exponent inf is not in"),
+        ({"epsilon": {"fan_in": 10**400}}, "epsilon.fan_in: 1000.* is too large for a number"),
+        ({"epsilon": 0}, "epsilon: has no fields"),
+        ({"epsilon": []}, "epsilon: has no fields"),
         ({"epsilon": {"depth": -9}}, r"epsilon.depth: the exponent -9.0 is not in \[-8, 8\]"),
     ],
 )
@@ -135,6 +140,30 @@ def test_a_row_that_never_applies_is_refused(first: Any, second: Any) -> None:
     with pytest.raises(InvalidValueError, match=r"groups\[1\]: never applies, because groups\[0\]"):
         recipe_from_fields({"name": "a", "groups": [first, second]})
     assert len(recipe_from_fields({"name": "a", "groups": [second, first]}).rows) == 2
+
+
+def test_a_row_that_several_rows_leave_nothing_for_is_refused() -> None:
+    def recipe(*rows: dict[str, Any], optimizers: Sequence[str] = ()) -> Recipe:
+        return recipe_from_fields({"name": "a", "groups": [*rows], "optimizers": [*optimizers]})
+
+    rest = {"kinds": ["hidden"]}
+    both = [{**rest, "residual_output": flag} for flag in (True, False)]
+    with pytest.raises(
+        InvalidValueError, match=r"\[2\]: never applies, because groups\[0\] and groups\[1\] fit "
+    ):
+        recipe(*both, rest)
+    assert len(recipe(both[0], rest).rows) == 2
+    adam = {**rest, "optimizers": ["Adam"]}
+    with pytest.raises(InvalidValueError, match=r"\[1\]: never applies, because groups\[0\] fits"):
+        recipe(adam, rest, optimizers=["Adam"])
+    assert len(recipe(adam, rest, optimizers=["Adam", "SGD"]).rows) == 2
+    assert len(recipe(adam, rest).rows) == 2  # for all other optimizers
+
+
+def test_an_empty_factor_is_none() -> None:
+    for empty in (None, {}):
+        recipe = recipe_from_fields({"name": "a", "groups": [{**HIDDEN, "epsilon": empty}]})
+        assert Field.EPSILON not in recipe.fields
 
 
 def test_a_file_with_a_key_twice_is_refused(tmp_path: Path) -> None:
