@@ -161,7 +161,8 @@ def test_a_row_that_several_rows_leave_nothing_for_is_refused() -> None:
 
 
 def test_an_empty_factor_is_none() -> None:
-    for empty in (None, {}):
+    empties: list[dict[str, int] | None] = [None, {}]
+    for empty in empties:
         recipe = recipe_from_fields({"name": "a", "groups": [{**HIDDEN, "epsilon": empty}]})
         assert Field.EPSILON not in recipe.fields
 

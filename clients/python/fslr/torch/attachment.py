@@ -106,7 +106,7 @@ class Attachment(AdvisedTraining):
         try:
             opening = info.opening(
                 profile,
-                self.groups.layout(residual_outputs),
+                self.groups.layout(residual_outputs, is_resumed=first_step > 0),
                 optimizer=name_of(optimizers),
                 base_learning_rate=largest_learning_rate(optimizers),
                 observe_only=observe_only,

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fslr.errors import AttachError
 from fslr.torch.distributed import Ranks
-from fslr.torch.model.groups import ModelGroups, has_stepped
+from fslr.torch.model.groups import ModelGroups, has_stepped, keeps_no_record
 from fslr.torch.model.sharding import is_shard
 from fslr.torch.optimizers import inner_optimizers
 from fslr.torch.steps.scaling import Choice
@@ -85,6 +85,14 @@ def _refuse_optimizers(
                 raise AttachError(
                     f"initialize=True scales initial weights, but {type(inner).__name__} has made "
                     f"steps already; {_REMEDY} (a resumed run loads its attachment's state)"
+                )
+            if keeps_no_record(inner) and any(
+                p.grad is not None for group in inner.param_groups for p in group["params"]
+            ):
+                raise AttachError(
+                    "initialize=True scales initial weights, but there are gradients, and SGD "
+                    "without momentum does not show whether it has made a step; nothing was "
+                    "changed; attach before the first backward pass, or pass initialize=False"
                 )
         if not choice.is_correctable:
             raise AttachError(

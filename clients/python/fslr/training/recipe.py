@@ -15,6 +15,7 @@ from fslr.training.setting_factors import SettingFactors
 _SETTINGS = ("learning_rates", "weight_decays", "epsilons", "one_minus_beta1s", "one_minus_beta2s")
 _FIELDS = (*_SETTINGS, "initial_scales")
 _ROW = 8  # numbers for each group
+_SERVICE, _OTHER = "S", "O"  # what failed, as one character before the message
 _KEEP = -1.0  # as an initial RMS: the run's own
 
 
@@ -121,7 +122,8 @@ def ask_for_recipe(advisor: Advisor, opening: pb.RunOpening, ranks: Ranks) -> Re
         The recipe; None if the run follows none.
 
     Raises:
-        AttachError: The advisor cannot answer an opening without a measurement.
+        AttachError: The advisor cannot answer an opening without a measurement, or, on the ranks
+            that did not ask, it failed in some other way than by a ServiceError.
         ServiceError: It does not answer, or refuses the run or the recipe.
     """
     groups = len(opening.layout.groups)
@@ -132,9 +134,14 @@ def ask_for_recipe(advisor: Advisor, opening: pb.RunOpening, ranks: Ranks) -> Re
             recipe = _answered(advisor, opening, groups)
         except Exception as error:  # noqa: BLE001 - the other ranks wait for this one
             refusal = error
-    message = ranks.text_from_speaker("" if refusal is None else str(refusal) or repr(refusal))
+    # All ranks have to fail alike: a start that is not strict goes on without a service.
+    failed = _SERVICE if isinstance(refusal, ServiceError) else _OTHER
+    message = ranks.text_from_speaker(
+        "" if refusal is None else f"{failed}{str(refusal) or repr(refusal)}"
+    )
     if message:
-        raise refusal or ServiceError(message)
+        others = ServiceError if message.startswith(_SERVICE) else AttachError
+        raise refusal or others(message[1:])
     name, *conditions = ranks.text_from_speaker(
         "\n".join((recipe.name, *recipe.conditions)) if recipe else ""
     ).split("\n")

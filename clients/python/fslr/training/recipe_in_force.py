@@ -74,7 +74,7 @@ class RecipeInForce:
         Args:
             advisor: The advisor.
             strict: Whether an advisor that does not answer is an error; else it is a warning, and
-                the run follows no recipe.
+                the run does not follow the recipe that its opening names.
             initialize: Whether initial weights are to be scaled. From then on the opening says how
                 large they are afterwards.
 
@@ -91,7 +91,9 @@ class RecipeInForce:
         except ServiceError as error:
             if strict:
                 raise
-            self._warn(f"training starts without its recipe: {error}")
+            self._warn(f"{self._without(initialize=initialize)}: {error}")
+            # Its learning rates without its decay, epsilon and initial weights would be neither.
+            self._opening.recipe = ""
             return None
         if not initialize:
             self._opening.initial_weights_follow_recipe = self._follow_recipe()
@@ -105,6 +107,16 @@ class RecipeInForce:
         refuse_unscalable(self.recipe, self._opening.layout)
         self._opening.initial_weights_follow_recipe = True
         return self._scaling(self.recipe)
+
+    def _without(self, *, initialize: bool) -> str:
+        """Return what a run does whose recipe could not be asked for."""
+        kept = "; initial weights were not scaled" if initialize else ""
+        if self._opening.recipe:
+            return f"training does not follow the recipe {self._opening.recipe}{kept}"
+        return (
+            "training follows only the learning rates of its policy's recipe, if it has one, and "
+            f"no other settings{kept}"
+        )
 
     def _scaling(self, recipe: Recipe) -> InitialScaling:
         found = initial_scaling(recipe, self._rms(), self._opening.layout)

@@ -113,7 +113,9 @@ class ModelGroups:
         groups = [(a, b) for a, b in found if a is not None and b is not None]
         return all_pairs(adapter_pairs([group.name for group in self._groups]), groups)
 
-    def layout(self, residual_outputs: Sequence[str] = ()) -> layout_pb2.Layout:
+    def layout(
+        self, residual_outputs: Sequence[str] = (), *, is_resumed: bool = False
+    ) -> layout_pb2.Layout:
         """Return the layout message: names, shapes, kinds and initial weights of the groups.
 
         The advisor derives the roles. Frozen parameters are listed as well, because the advisor
@@ -125,6 +127,7 @@ class ModelGroups:
             residual_outputs: Shell patterns of the names of all tensors whose output is added to a
                 residual stream. Empty: what the forward passes of blocks show; where they do not,
                 the advisor goes by names.
+            is_resumed: Whether the training has made steps, also if no optimizer shows them.
 
         Raises:
             AttachError: A pattern matches no group.
@@ -132,7 +135,7 @@ class ModelGroups:
         flags = self._residual_outputs(residual_outputs)
         parameters = [group.parameter for group in self._groups]
         descriptions = describe(self._model, parameters)
-        is_resumed = any(map(has_stepped, self._optimizers))
+        is_resumed = is_resumed or any(map(has_stepped, self._optimizers))
         initial = [None] * len(parameters) if is_resumed else rms_of(parameters)
         return layout_pb2.Layout(
             groups=[
@@ -223,6 +226,17 @@ def _refuse_lazy(model: nn.Module) -> None:
             f"{len(lazy)} parameter(s) of the model have no shape yet, first {lazy[0]!r}, because "
             "they belong to lazy modules; call the model once on a batch, and attach then"
         )
+
+
+def keeps_no_record(optimizer: torch.optim.Optimizer) -> bool:
+    """Return whether steps of an optimizer leave nothing in its state: SGD without momentum.
+
+    Args:
+        optimizer: An inner optimizer.
+    """
+    return isinstance(optimizer, torch.optim.SGD) and not any(
+        group["momentum"] for group in optimizer.param_groups
+    )
 
 
 def has_stepped(optimizer: torch.optim.Optimizer) -> bool:
