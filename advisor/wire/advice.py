@@ -114,4 +114,6 @@ def mapping_to_proto(advice: Advice) -> profile_service_pb2.ValidateLayoutRespon
         min_interval_steps=advice.policy.min_interval_steps,
         max_interval_steps=advice.policy.max_interval_steps,
         recipe=advice.recipe_name,
+        min_multiplier=advice.policy.min_multiplier,
+        max_multiplier=advice.policy.max_multiplier,
     )

@@ -122,6 +122,8 @@ export interface LayoutMapping {
   minIntervalSteps: number;
   maxIntervalSteps: number;
   recipe: string;
+  minMultiplier: number;
+  maxMultiplier: number;
 }
 
 export interface ClientOptions {

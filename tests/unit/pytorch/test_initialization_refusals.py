@@ -14,8 +14,9 @@ from torch.nn import functional
 
 from advisor.local.in_process import InProcessSession
 from benchmarks.digits import draw_digits
-from fslr import AttachError, InvalidRequestError, ServiceError, UnavailableError
+from fslr import AttachError, InvalidRequestError, RunInfo, ServiceError, UnavailableError
 from fslr.advisor.v1 import advisor_service_pb2 as pb
+from fslr.advisor.v1 import policy_pb2
 from fslr.testing import FakeAdvisor
 from fslr.torch import ModelGroups
 from fslr.training.events import Listeners
@@ -254,6 +255,20 @@ def test_a_recipe_that_could_not_be_asked_for_is_not_followed_in_part(
     train(model, optimizer)
     assert [opening.recipe for opening in advisor.openings] == [recipe, ""]
     assert all(group.recipe is None for group in attachment.by_name().values())
+    attachment.close()
+
+
+def test_the_policys_bounds_hold_from_the_first_step_on() -> None:
+    policy = policy_pb2.Policy(recipe=MUP, min_multiplier=0.5, max_multiplier=2.0)
+    model, optimizer = job(64)
+    attachment, _ = attached(
+        model, optimizer, advisor_of(""), run=RunInfo(policy=policy), initialize=False
+    )
+    advice = attachment.by_name()
+    assert min(group.multiplier for group in advice.values()) == 0.5
+    factors = advice["hidden.weight"].recipe
+    assert factors is not None
+    assert factors.learning_rate == 0.25
     attachment.close()
 
 

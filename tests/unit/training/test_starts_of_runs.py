@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 from collections.abc import Callable, Sequence
 
@@ -26,11 +27,17 @@ class StartingAdvisor(SpyAdvisor):
     Args:
         priors: The prior of each group, 0 for none; empty: the response has no groups.
         warnings: What it warns of.
+        bounds: The smallest and the largest multiplier; 0: it does not say.
     """
 
-    def __init__(self, priors: Sequence[float] = PRIORS, warnings: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        priors: Sequence[float] = PRIORS,
+        warnings: Sequence[str] = (),
+        bounds: tuple[float, float] = (0.0, 0.0),
+    ) -> None:
         super().__init__(recorded())
-        self.priors, self.warnings = priors, warnings
+        self.priors, self.warnings, self.bounds = priors, warnings, bounds
 
     def validate_layout(self, opening: pb.RunOpening) -> profile_service_pb2.ValidateLayoutResponse:
         return profile_service_pb2.ValidateLayoutResponse(
@@ -40,6 +47,8 @@ class StartingAdvisor(SpyAdvisor):
                 for group, prior in zip(opening.layout.groups, self.priors, strict=False)
             ],
             warnings=self.warnings,
+            min_multiplier=self.bounds[0],
+            max_multiplier=self.bounds[1],
         )
 
 
@@ -77,6 +86,26 @@ def test_observe_only_shows_the_priors_and_does_not_apply_them() -> None:
     training.train(run, 2)
     np.testing.assert_allclose(training.moves, [[0.01 * rate for rate in WIDE]] * 2)
     assert list(advisor.measurements[0].multipliers) == [1.0] * 4
+
+
+def test_multipliers_start_within_the_bounds_on_all_ranks() -> None:
+    speaking = SpeakingRank()
+    advisor = StartingAdvisor(bounds=(0.75, 0.875))
+    run = advised(NumbersTraining(WIDE), advisor, ranks=speaking)
+    run.check()
+    assert run.multipliers == [0.875 if p == 1 else 0.75 if p else 1.0 for p in PRIORS]
+    assert run.priors == list(PRIORS)
+    run.follow([0.5, 0.0, 4.0, 0.8])
+    assert run.multipliers == [0.75, 1.0, 0.875, 0.8]
+    other = advised(NumbersTraining(WIDE), advisor, ranks=ListeningRank(speaking.passed))
+    other.check([0.5, 0.0, 4.0, 0.8])
+    assert other.multipliers == run.multipliers
+
+
+@pytest.mark.parametrize("bounds", [(-1.0, 2.0), (2.0, 1.0), (0.5, math.inf), (math.nan, 2.0)])
+def test_bounds_that_cannot_be_applied_are_refused(bounds: tuple[float, float]) -> None:
+    with pytest.raises(ServiceError, match=f"sent {bounds[0]} and {bounds[1]} as the smallest and"):
+        advised(NumbersTraining(WIDE), StartingAdvisor(bounds=bounds)).check()
 
 
 def test_an_advisor_without_priors_starts_at_1() -> None:

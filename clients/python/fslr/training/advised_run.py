@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Literal, SupportsFloat, get_args
 
@@ -62,7 +63,8 @@ class AdvisedRun:
     Attributes:
         cadence: When steps are measured, and the number of steps and failures.
         multipliers: The recommended factors on the scheduled learning rates, in layout order. Until
-            the first answer they are the priors, and 1 for groups without one.
+            the first answer they are the priors within the policy's bounds, and 1 for groups
+            without one.
         priors: Each group's multiplier before anything is measured; 0: it has none.
         has_recipe: Whether the run follows a recipe.
         weight_decay: What multipliers do to weight decay; coupled until the advisor says
@@ -103,6 +105,7 @@ class AdvisedRun:
         self._opening = opening
         self._profile = opening.profile
         self._groups = [group.name for group in opening.layout.groups]
+        self._bounds = (0.0, math.inf)  # of multipliers
         self._observe_only = opening.observe_only
         self._strict = strict
         self._waits = answers == "wait"
@@ -156,6 +159,7 @@ class AdvisedRun:
             self._warn(f"training starts without advice: {error}")
             self._emit_start(None)
             return
+        self._bounds = start.bounds
         self._start_with(start.priors if priors is None else priors)
         self.weight_decay, self.has_recipe = start.weight_decay, start.has_recipe
         self._emit_start(start.mapping)
@@ -169,7 +173,8 @@ class AdvisedRun:
 
     def _start_with(self, priors: Sequence[float]) -> None:
         self.priors = list(priors)
-        self.multipliers = [prior or 1.0 for prior in priors]
+        lowest, highest = self._bounds
+        self.multipliers = [min(max(prior, lowest), highest) if prior else 1.0 for prior in priors]
 
     def follow(self, priors: Sequence[float] | None) -> None:
         """Follow the policy's recipe, which is known only after :meth:`check`.

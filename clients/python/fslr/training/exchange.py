@@ -64,12 +64,14 @@ class Start:
         mapping: How the layout maps onto the profile; None on ranks that do not speak.
         weight_decay: What multipliers do to weight decay.
         has_recipe: Whether the run follows a recipe.
+        bounds: The smallest and the largest multiplier; 0 and infinity if the advisor does not say.
     """
 
     priors: list[float]
     mapping: profile_service_pb2.ValidateLayoutResponse | None
     weight_decay: policy_pb2.WeightDecayRule.ValueType
     has_recipe: bool = False
+    bounds: tuple[float, float] = (0.0, math.inf)
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,16 +146,18 @@ class Exchange:
 
         Raises:
             LayoutMismatchError: The layout does not map.
-            ServiceError: The advisor does not answer, the profile does not exist, or a prior cannot
-                be applied.
+            ServiceError: The advisor does not answer, the profile does not exist, or a prior or a
+                bound of multipliers cannot be applied.
         """
         mapping: profile_service_pb2.ValidateLayoutResponse | None = None
         priors = [0.0] * len(self._groups)
+        lowest = highest = 0.0
         refusal: Exception | None = None
         if self._ranks.speaks:
             try:
                 mapping = self._advisor.validate_layout(self._opening)
                 priors = self._priors(mapping)
+                lowest, highest = _bounds(mapping)
             except Exception as error:  # noqa: BLE001 - the other ranks wait for this one
                 refusal = error
         message = self._ranks.text_from_speaker(_message(refusal))
@@ -161,9 +165,15 @@ class Exchange:
             raise refusal or ServiceError(message)
         rule = policy_pb2.WEIGHT_DECAY_RULE_UNSPECIFIED if mapping is None else mapping.weight_decay
         recipe = 0.0 if mapping is None else float(bool(mapping.recipe))
-        *priors, spoken, has_recipe = self._ranks.from_speaker([*priors, float(rule), recipe])
+        *priors, spoken, has_recipe, lowest, highest = self._ranks.from_speaker([
+            *priors,
+            float(rule),
+            recipe,
+            lowest,
+            highest,
+        ])
         decay = policy_pb2.WeightDecayRule.ValueType(int(spoken))
-        return Start(priors, mapping, decay, has_recipe > 0)
+        return Start(priors, mapping, decay, has_recipe > 0, (lowest, highest or math.inf))
 
     def _priors(self, mapping: profile_service_pb2.ValidateLayoutResponse) -> list[float]:
         """Return each group's prior; 0 where the advisor sent none.
@@ -273,6 +283,21 @@ class Exchange:
         return len(answer.multipliers) == len(self._groups) and all(
             math.isfinite(multiplier) and multiplier > 0 for multiplier in answer.multipliers
         )
+
+
+def _bounds(mapping: profile_service_pb2.ValidateLayoutResponse) -> tuple[float, float]:
+    """Return the smallest and the largest multiplier; 0 where the advisor does not say.
+
+    Raises:
+        ServiceError: They are not finite, or the largest one is below the smallest.
+    """
+    lowest, highest = mapping.min_multiplier, mapping.max_multiplier
+    if not (0 <= lowest < math.inf and (highest == 0 or lowest <= highest < math.inf)):
+        raise ServiceError(
+            f"the advisor sent {lowest} and {highest} as the smallest and largest multiplier; both "
+            "are finite numbers above 0, or 0 if they are not known"
+        )
+    return lowest, highest
 
 
 def _message(error: Exception | None) -> str:

@@ -537,6 +537,8 @@ class ValidateLayoutResponse(_message.Message):
     MIN_INTERVAL_STEPS_FIELD_NUMBER: _builtins.int
     MAX_INTERVAL_STEPS_FIELD_NUMBER: _builtins.int
     RECIPE_FIELD_NUMBER: _builtins.int
+    MIN_MULTIPLIER_FIELD_NUMBER: _builtins.int
+    MAX_MULTIPLIER_FIELD_NUMBER: _builtins.int
     profile: _builtins.str
     """The version that was resolved."""
     refusal: _builtins.str
@@ -553,6 +555,10 @@ class ValidateLayoutResponse(_message.Message):
     """Maximum optimizer steps between measurements under the policy; 0: not known."""
     recipe: _builtins.str
     """The recipe that a run would follow, with its version; empty: none."""
+    min_multiplier: _builtins.float
+    """Smallest multiplier under the policy; 0: not known."""
+    max_multiplier: _builtins.float
+    """Largest multiplier under the policy; 0: not known."""
     @_builtins.property
     def mappings(self) -> _containers.RepeatedCompositeFieldContainer[Global___GroupMapping]:
         """One entry for each group in layout order."""
@@ -580,10 +586,12 @@ class ValidateLayoutResponse(_message.Message):
         min_interval_steps: _builtins.int = ...,
         max_interval_steps: _builtins.int = ...,
         recipe: _builtins.str = ...,
+        min_multiplier: _builtins.float = ...,
+        max_multiplier: _builtins.float = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["mappings", b"mappings", "max_interval_steps", b"max_interval_steps", "min_interval_steps", b"min_interval_steps", "policy", b"policy", "profile", b"profile", "recipe", b"recipe", "refusal", b"refusal", "unmatched", b"unmatched", "warnings", b"warnings", "weight_decay", b"weight_decay"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["mappings", b"mappings", "max_interval_steps", b"max_interval_steps", "max_multiplier", b"max_multiplier", "min_interval_steps", b"min_interval_steps", "min_multiplier", b"min_multiplier", "policy", b"policy", "profile", b"profile", "recipe", b"recipe", "refusal", b"refusal", "unmatched", b"unmatched", "warnings", b"warnings", "weight_decay", b"weight_decay"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
