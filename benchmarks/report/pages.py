@@ -23,6 +23,7 @@ BLOCKS: Final[dict[str, tuple[_Renderer, tuple[str, ...]]]] = {
     "transfer-cases": (claiming_cases, ("transfer",)),
     "transfer": (tables.transfer, ("transfer",)),
     "verdicts": (verdict_sentence, ("transfer",)),
+    "larger-case": (sentences.larger_case, ("transfer-larger",)),
     "which-method": (which_method, ("transfer",)),
     "measuring-cost": (sentences.measuring_cost, ("overhead",)),
     "practice": (sentences.practice, ("practice",)),

@@ -5,6 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from benchmarks.markdown import number
+from benchmarks.report.methods import SPOKEN
+from benchmarks.transfer.methods import STANDARD
 
 
 def demo_setup(demo: dict[str, Any]) -> str:
@@ -64,6 +66,24 @@ def practice(figures: dict[str, Any]) -> str:
         "setup. "
         f"{harmed or 'None'} of them {'ends' if harmed < 2 else 'end'} above the base, or above "
         "the plain model at the same learning rate, by more than noise."
+    )
+
+
+def larger_case(figures: dict[str, Any]) -> str:
+    """Return what the methods do to the larger case, at the base's best learning rate."""
+    by_method = {case["method"]: case for case in figures["cases"]}
+    standard = by_method.pop(STANDARD)
+    ends = [
+        f"{_signed(case['octaves']['regret'], '.2f')} it with {SPOKEN[method]}"
+        for method, case in by_method.items()
+    ]
+    *first, last = ends
+    others = f"{', '.join(first)} and {last}" if first else last
+    return (
+        "A larger case was run with one seed: a GPT of 27 million parameters on byte-pair tokens, "
+        f"from a base of 0.5 million, {standard['steps']} steps of AdamW with weight decay, "
+        "learning rates in whole octaves. At the base's best one, the plain model ends "
+        f"{_signed(standard['octaves']['regret'], '.2f')} its best of a full search, {others}."
     )
 
 

@@ -161,6 +161,19 @@ def test_sentences_show_the_figures_of_their_files() -> None:
     practice = " ".join(render_block("practice", {"practice": figures}).split())
     assert "a median of 0.012 nats below the plain model" in practice
     assert "and infinitely far above it in the worst setup. 2 of them end above" in practice
+    larger = {
+        "cases": [
+            {"method": "standard", "steps": 300, "octaves": {"regret": 1.4247}},
+            {"method": "depth_mup", "octaves": {"regret": None}},
+            {"method": "hybrid_standard", "octaves": {"regret": -0.0924}},
+        ]
+    }
+    words = " ".join(render_block("larger-case", {"transfer-larger": larger}).split())
+    assert "300 steps of AdamW with weight decay" in words
+    assert words.endswith(
+        "the plain model ends 1.42 nats above its best of a full search, infinitely far above it "
+        "with depth-muP and 0.09 nats below it with hybrid (depth-standard)."
+    )
     scaling = {
         "stepping": [
             {
