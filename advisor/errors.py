@@ -182,13 +182,11 @@ class AliasMovedError(AdvisorError):
 
 
 class VersionInUseError(AdvisorError):
-    """The version to delete is in use by an alias."""
+    """The version to delete, or the profile with all its versions, is in use by an alias."""
 
-    def __init__(self, name: str, aliases: Sequence[str]) -> None:
-        super().__init__(
-            f"{name} is named by alias {', '.join(aliases)}; "
-            "move the alias to a different version first"
-        )
+    def __init__(self, name: str, aliases: Sequence[str], *, is_last: bool = False) -> None:
+        remedy = "delete the alias" if is_last else "move the alias to a different version"
+        super().__init__(f"{name} is named by alias {', '.join(aliases)}; {remedy} first")
 
 
 class PolicyInUseError(AdvisorError):

@@ -37,6 +37,7 @@ from advisor.policy import (
     Recommendation,
     Recommendations,
     check_coherences,
+    check_total_steps,
     map_layout,
     priors,
     recommend_all,
@@ -235,7 +236,12 @@ class Advice:
 
     def start_warnings(self) -> list[str]:
         """Return what a person should know before the run starts."""
-        return [difference.message for difference in self.start_differences()]
+        found = [difference.message for difference in self.start_differences()]
+        try:
+            check_total_steps(self._policy, self._opening.total_steps)
+        except InvalidValueError as error:
+            found.append(f"a run that does not give total_steps is refused: {error.description}")
+        return found
 
     def opening_differences(self) -> list[Difference]:
         """Return the differences between run and profile that the opening shows."""

@@ -59,7 +59,8 @@ class CachedRecipes:
         if stored.recipe is None:  # happens only in lists
             raise RecipeNotFoundError(str(reference))
         name = str(stored.reference)
-        if known is None or known.name != name:
-            # The same object for all runs, so that they share factors.
+        if known is None or (known.name, known.recipe) != (name, stored.recipe):
+            # The same object for all runs, so that they share factors. A Redis that lost writes may
+            # have given the number of a lost version to another table.
             known = self._known[reference] = ResolvedRecipe(name, stored.recipe)
         return known

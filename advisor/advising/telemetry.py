@@ -238,5 +238,8 @@ class Telemetry:
 
 
 def _size(entry: EventToStore | EndToStore) -> int:
-    """Return the size of an entry of the queue in bytes; an end counts as nothing."""
-    return len(entry.event) if isinstance(entry, EventToStore) else 0
+    """Return the size of an entry of the queue in bytes; an end counts as nothing.
+
+    Entries of a stream share their opening, which counts for each: those of single calls do not.
+    """
+    return len(entry.event) + len(entry.opening) if isinstance(entry, EventToStore) else 0

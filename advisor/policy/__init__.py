@@ -31,7 +31,12 @@ from advisor.policy.layout_mapping import LayoutMapping
 from advisor.policy.mapping import map_layout, refusal
 from advisor.policy.measurement import Measurement, Measurements
 from advisor.policy.prior import priors
-from advisor.policy.recommend import aligned_step, recommend, recommend_all
+from advisor.policy.recommend import (
+    aligned_step,
+    check_total_steps,
+    recommend,
+    recommend_all,
+)
 from advisor.policy.recommendation import Recommendation, Recommendations
 from advisor.policy.recording_quality import FlawKind, RecordingFlaw, recording_flaws
 from advisor.policy.reference import Profile, Reference, check_coherences
@@ -77,6 +82,7 @@ __all__ = [
     "aligned_step",
     "check_bounds_include_one",
     "check_coherences",
+    "check_total_steps",
     "map_layout",
     "priors",
     "recommend",

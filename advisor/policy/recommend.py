@@ -150,12 +150,25 @@ def aligned_step(profile: Profile, policy: Policy, step: int, *, total_steps: in
     """
     if policy.alignment is _BY_STEP:
         return float(step)
-    if total_steps < 1:
+    check_total_steps(policy, total_steps)
+    return step * profile.total_steps / total_steps  # this order keeps whole numbers whole
+
+
+def check_total_steps(policy: Policy, total_steps: int) -> None:
+    """Refuse a run that cannot be aligned with the profile's training.
+
+    Args:
+        policy: The rules.
+        total_steps: Planned steps of the run; 0: unknown.
+
+    Raises:
+        InvalidValueError: Alignment by progress, and the planned steps are unknown.
+    """
+    if policy.alignment is not _BY_STEP and total_steps < 1:
         raise InvalidValueError(
             "total_steps",
             "alignment by progress needs the run's planned number of steps; give total_steps",
         )
-    return step * profile.total_steps / total_steps  # this order keeps whole numbers whole
 
 
 def _next_steps(policy: Policy, draft: Draft) -> list[int]:

@@ -8,6 +8,7 @@ weights of a layout differ between seeds, so they are not part of the digest.
 
 from __future__ import annotations
 
+import asyncio
 from hashlib import blake2b
 
 from cachetools import LRUCache
@@ -17,7 +18,7 @@ from advisor.advising.opening import Opening
 from advisor.advising.recipes import RecipeSource, ResolvedRecipe
 from advisor.advising.resolved_profile import ProfileSource, ResolvedProfile
 from advisor.advising.run_recipe import RunRecipe
-from advisor.policy import Layout, LayoutMapping
+from advisor.policy import Layout, LayoutMapping, check_total_steps
 from advisor.rpc.offloading import compute
 from advisor.wire import opening_from_proto
 from advisor.wire.field_paths import field_path
@@ -72,6 +73,7 @@ class LayoutCache:
                 self._layouts[digest] = opening.layout.with_initial_rms(())
         resolved = await self._profiles.resolve(opening.profile)
         with field_path("opening"):
+            check_total_steps(resolved.rules(opening), opening.total_steps)
             recipe = resolved.recipe(opening)
         found = None if recipe is None else await self._recipes.resolve(recipe)
         return opening, await self._advice(digest, names, resolved, opening, found)
@@ -86,6 +88,8 @@ class LayoutCache:
     ) -> Advice:
         info = resolved.loaded.info
         rules = resolved.rules(opening)
+        if rules.reference_smoothing:  # can take a second; it is kept for the runs that follow
+            await asyncio.to_thread(resolved.loaded.smoothed, rules.reference_smoothing)
         key = (digest, info.name, info.version, info.digest, rules.depth_rule, rules.unmatched_rule)
         recipe_key = (*key, *_recipe_key(opening, recipe))
         applied = None if recipe is None else self._run_recipes.get(recipe_key)
@@ -109,6 +113,7 @@ def _recipe_key(opening: Opening, recipe: ResolvedRecipe | None) -> tuple[object
     training = opening.training
     return (
         recipe.name,
+        recipe.recipe,  # a Redis that lost writes gives names of lost versions again
         recipe.stale,
         training.optimizer,
         training.batch_size,

@@ -193,6 +193,9 @@ class ProfileServicer(profile_service_pb2_grpc.ProfileServiceServicer):
         named = resolved.recipe(opening)
         recipe = None if named is None else await self._recipes.resolve(named)
         names += resolved.loaded.name_count
+        rules = resolved.rules(opening)
+        if rules.reference_smoothing:
+            await asyncio.to_thread(resolved.loaded.smoothed, rules.reference_smoothing)
         try:
             advice = await compute(names, Advice, resolved, opening, None, recipe)
         except InvalidValueError as error:

@@ -32,10 +32,12 @@ from advisor.store.numbered_versions import (
     MovedVersionError,
     NumberedVersions,
 )
+from advisor.store.profile_index import ProfileIndex
 from advisor.store.redis.commands import batch, command
 from advisor.store.redis.connection import awaited, store_errors
 from advisor.store.replies import DeleteAllOutcome, DeleteRunOutcome
 
+_VERSIONS_AT_ONCE = 200  # read together, which other calls wait for
 _MAX_ATTEMPTS = 5  # an attempt fails if a version is registered or deleted during it
 
 
@@ -88,9 +90,12 @@ class Deletions:
                 case DeleteAllOutcome.DELETED:
                     return
                 case DeleteAllOutcome.IN_USE:
-                    raise VersionInUseError(str(name), [alias.decode() for alias in aliases])
+                    raise VersionInUseError(
+                        str(name), [alias.decode() for alias in aliases], is_last=True
+                    )
                 case DeleteAllOutcome.NOT_FOUND:
-                    raise ProfileNotFoundError(str(name), [])
+                    nearest = await ProfileIndex(self._redis).nearest(name)
+                    raise ProfileNotFoundError(str(name), nearest)
         raise StoreUnavailableError(f"the versions of {name} keep changing")
 
     async def _versions(self, name: ProfileName) -> dict[int, str]:
@@ -138,8 +143,9 @@ class Deletions:
             await self._policies.delete(
                 project, reference.policy, origin, expected_version=expected_version
             )
-        except MissingVersionError:
-            raise PolicyNotFoundError(str(reference)) from None
+        except MissingVersionError as error:
+            near = [str(PolicyReference(project, name)) for name in error.nearest]
+            raise PolicyNotFoundError(str(reference), near) from None
         except MovedVersionError as error:
             raise PolicyMovedError(str(reference), expected_version or 0, error.latest) from None
 
@@ -175,8 +181,9 @@ class Deletions:
             await self._recipes.delete(
                 project, reference.recipe, origin, expected_version=expected_version
             )
-        except MissingVersionError:
-            raise RecipeNotFoundError(str(reference)) from None
+        except MissingVersionError as error:
+            near = [str(RecipeReference(project, name)) for name in error.nearest]
+            raise RecipeNotFoundError(str(reference), near) from None
         except MovedVersionError as error:
             raise RecipeMovedError(str(reference), expected_version or 0, error.latest) from None
 
@@ -214,19 +221,24 @@ class Deletions:
             for name in names
             for version, digest in (await self._versions(name)).items()
         ]
-        with store_errors():
-            headers = await batch(
-                self._redis,
-                [
-                    command("HGET", keys.ProfileKeys(name).content(digest), "header")
-                    for name, _, digest in versions
-                ],
-            )
-        return [
-            f"{name}@{version}"
-            for (name, version, _), header in zip(versions, headers, strict=True)
-            if isinstance(header, bytes) and name_in(header).split("@")[0] == wanted
-        ]
+        found = []
+        for start in range(0, len(versions), _VERSIONS_AT_ONCE):
+            chunk = versions[start : start + _VERSIONS_AT_ONCE]
+            # A summary is a header without the layout.
+            with store_errors():
+                summaries = await batch(
+                    self._redis,
+                    [
+                        command("HGET", keys.ProfileKeys(name).content(digest), "summary")
+                        for name, _, digest in chunk
+                    ],
+                )
+            found += [
+                f"{name}@{version}"
+                for (name, version, _), summary in zip(chunk, summaries, strict=True)
+                if isinstance(summary, bytes) and name_in(summary).split("@")[0] == wanted
+            ]
+        return found
 
     async def delete_run(self, name: RunName, origin: AuditOrigin) -> None:
         """Delete a run, its history and its metrics.

@@ -229,7 +229,9 @@ class NumberedVersions:
                 ],
             )
         if outcome == DeleteVersionsOutcome.NOT_FOUND:
-            raise MissingVersionError((), 0)
+            with store_errors():
+                near = await self._nearest(project, identifier)
+            raise MissingVersionError(near, 0)
         if outcome == DeleteVersionsOutcome.CONFLICT:
             raise MovedVersionError(latest[0])
 

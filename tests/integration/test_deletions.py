@@ -46,7 +46,9 @@ def test_a_profile_is_deleted_with_all_its_versions(client: AdvisorClient, proje
     for rate in (1.0, 2.0):
         client.register_profile("gpt", content_message(rate=rate), project=project)
     client.set_alias("gpt@1", "prod", project=project)
-    with pytest.raises(VersionInUseError, match="gpt is named by alias prod"):
+    with pytest.raises(
+        VersionInUseError, match="gpt is named by alias prod; delete the alias first"
+    ):
         client.delete_profile("gpt", all_versions=True, project=project)
     assert list(client.get_profile("gpt", project=project).versions) == [1, 2]
     client.delete_alias("gpt", "prod", project=project)
@@ -75,6 +77,8 @@ def test_a_policy_is_deleted_unless_a_profile_names_it(client: AdvisorClient, pr
         client.delete_policy("team", project=project)
     for number in (1, 2):
         client.delete_profile(f"gpt@{number}", project=project)
+    with pytest.raises(PolicyNotFoundError, match=r"no policy .*/teem; did you mean .*/team"):
+        client.delete_policy("teem", project=project)
     with pytest.raises(PolicyMovedError, match="is 1, not 2 as expected"):
         client.delete_policy("team", expected_version=2, project=project)
     client.delete_policy("team", expected_version=1, project=project, request_id="once")

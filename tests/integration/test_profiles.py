@@ -297,6 +297,16 @@ def test_a_dry_run_shows_how_a_layout_maps(client: AdvisorClient, project: str) 
         ("stranger", 0.0),
     ]
     hold = policy_pb2.Policy(unmatched_rule=policy_pb2.UNMATCHED_RULE_HOLD)
+    by_progress = policy_pb2.Policy(alignment=policy_pb2.ALIGNMENT_PROGRESS)
+    told = client.check_layout("gpt", layout_message(NAMES), by_progress, project=project)
+    assert (
+        "a run that does not give total_steps is refused: alignment by progress needs the run's "
+        in (" ".join(told.warnings))
+    )
+    known = client.check_layout(
+        "gpt", layout_message(NAMES), by_progress, total_steps=10, project=project
+    )
+    assert not any("total_steps" in warning for warning in known.warnings)
     held = client.check_layout("gpt", layout_message([NAMES[0], "stranger"]), hold, project=project)
     assert (list(held.unmatched), held.refusal) == (["stranger"], "")
 

@@ -142,6 +142,33 @@ def test_policies_produce_every_outcome(tmp_path: Path, seen: dict[str, set[int]
     expect_all("VersionOutcome", seen)
 
 
+def test_more_than_a_hundred_calls_wait_for_redis_at_once(tmp_path: Path) -> None:
+    """As many runs can be watched, each with a connection; redis-py stops at 100 by itself."""
+
+    async def steps(redis: Redis) -> None:
+        waiting = [redis.xread({f"nothing-{i}": "0"}, block=200) for i in range(150)]
+        assert await asyncio.gather(*waiting) == [[]] * 150
+
+    run(tmp_path, steps)
+
+
+def test_a_profile_of_thousands_of_versions_is_deleted_as_a_whole(tmp_path: Path) -> None:
+    async def steps(redis: Redis) -> None:
+        profiles, own = ProfileStore(redis), keys.ProfileKeys(GPT)
+        await profiles.register(GPT, content_from_proto(content_message(rate=1.0)), ORIGIN)
+        many = {f"v:{number}": f"{number:064x}" for number in range(2, 9_000)}
+        await redis.hset(own.index, mapping=many)  # type: ignore[misc]
+        await Deletions(redis).delete_profile(GPT, ORIGIN)
+        left = await redis.hkeys(own.index)  # type: ignore[misc]
+        assert [field for field in left if field.startswith(b"v:")] == []
+        similar = ProfileName("default", "gtp")
+        await profiles.register(GPT, content_from_proto(content_message(rate=1.0)), ORIGIN)
+        with pytest.raises(ProfileNotFoundError, match="did you mean projects/default/profiles/gp"):
+            await Deletions(redis).delete_profile(similar, ORIGIN)
+
+    run(tmp_path, steps)
+
+
 def test_deletions_produce_every_outcome(tmp_path: Path, seen: dict[str, set[int]]) -> None:
     team, night = PolicyReference("default", "team"), RunName("default", "night")
     contents = [content_from_proto(content_message(rate=rate)) for rate in (1.0, 2.0, 3.0)]

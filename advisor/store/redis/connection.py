@@ -97,6 +97,9 @@ def connect(
     return server
 
 
+_NO_LIMIT = 2**31 - 1
+
+
 def _connection_options(
     address: RedisAddress, credentials: Credentials, timeout_s: float
 ) -> dict[str, Any]:
@@ -106,6 +109,9 @@ def _connection_options(
         "password": credentials.password,
         "socket_timeout": timeout_s,
         "socket_connect_timeout": timeout_s,
+        # redis-py's own limit is 100, and each run that is watched holds a connection. Calls and
+        # streams have limits of their own.
+        "max_connections": _NO_LIMIT,
     }
     if address.tls is not None:
         options |= {"ssl": True, **address.tls}

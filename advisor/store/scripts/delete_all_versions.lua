@@ -11,11 +11,10 @@ if answer then
   return answer
 end
 local count = tonumber(ARGV[2])
-local wanted = {KEYS[1], 'zset', KEYS[2], 'zset', KEYS[3], 'hash', KEYS[4], 'hash'}
-for i = 1, count do
-  wanted[#wanted + 1], wanted[#wanted + 2] = KEYS[4 + i], 'hash'
+local wrong_type = check_types(KEYS[1], 'zset', KEYS[2], 'zset', KEYS[3], 'hash', KEYS[4], 'hash')
+for i = 1, count do -- not at once: there may be more than a call takes arguments
+  wrong_type = wrong_type or check_types(KEYS[4 + i], 'hash')
 end
-local wrong_type = check_types(unpack(wanted))
 if wrong_type then
   return wrong_type
 end

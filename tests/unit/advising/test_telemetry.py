@@ -30,8 +30,10 @@ def test_telemetry_is_limited_in_bytes_and_stores_the_events_of_a_run_at_once() 
         runs = Runs()
         telemetry = Telemetry(runs, capacity=1_000, metrics=Metrics())
         large = bytes(32 * 2**20)
-        for i in range(12):  # of 256 MiB, eight fit
-            telemetry.offer(EventToStore(RunName("bench", "large"), b"", large, i, 0))
+        half = large[: 16 * 2**20]
+        for i in range(12):  # of 256 MiB, eight fit: openings count
+            parts = (b"", large) if i % 2 else (half, half)
+            telemetry.offer(EventToStore(RunName("bench", "large"), *parts, i, 0))
         assert telemetry.lost == 4
         telemetry.start()
         await telemetry.stop(deadline_s=5)

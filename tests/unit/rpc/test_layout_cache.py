@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from datetime import UTC, datetime
+from typing import Any
 
 import pytest
 
@@ -12,7 +14,8 @@ from advisor.advising.recipe_cache import CachedRecipes
 from advisor.advising.resolved_profile import LoadedProfile, ResolvedProfile
 from advisor.advising.run_recipe import RunRecipe
 from advisor.errors import RecipeNotFoundError, StoreUnavailableError
-from advisor.policy import Reference
+from advisor.policy import InvalidValueError, Reference
+from advisor.policy.smoothing import smooth
 from advisor.recipes import shipped_recipe
 from advisor.registry.profiles import VersionInfo
 from advisor.registry.recipes import StoredRecipe
@@ -44,6 +47,7 @@ class _Recipes:
         self.latest = 1
         self.is_available = True
         self.is_deleted = False
+        self.table = "mup-adam"
 
     async def get(self, reference: RecipeReference) -> StoredRecipe:
         if not self.is_available:
@@ -52,7 +56,7 @@ class _Recipes:
             raise RecipeNotFoundError(str(reference))
         version = reference.version or self.latest
         named = RecipeReference(reference.project, reference.recipe, version)
-        return StoredRecipe(named, shipped_recipe("mup-adam"), INFO.create_time)
+        return StoredRecipe(named, shipped_recipe(self.table), INFO.create_time)
 
 
 def test_runs_of_one_model_share_layout_and_mapping_unless_rules_or_names_differ() -> None:
@@ -75,6 +79,43 @@ def test_runs_of_one_model_share_layout_and_mapping_unless_rules_or_names_differ
         third, third_advice = await cache.open(renamed)
         assert third.layout is not one.layout
         assert not third_advice.mapping.matched.all()
+
+    asyncio.run(opened())
+
+
+def test_a_smoothed_reference_is_made_beside_the_event_loop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    threads: list[int] = []
+
+    def smoothing(*arguments: Any) -> Any:
+        threads.append(threading.get_ident())
+        return smooth(*arguments)
+
+    monkeypatch.setattr("advisor.policy.reference.smooth", smoothing)
+
+    async def opened() -> None:
+        cache = LayoutCache(_Source(), CachedRecipes(_Recipes(), size=4))
+        for name in ("one", "other"):  # the first one is kept
+            message = opening(name, GROUPS)
+            message.policy.reference_smoothing = 0.5
+            await cache.open(message)
+
+    asyncio.run(opened())
+    assert len(threads) == 1
+    assert threads[0] != threading.get_ident()
+
+
+def test_a_run_that_cannot_be_aligned_is_refused_when_it_opens() -> None:
+    async def opened() -> None:
+        cache = LayoutCache(_Source(), CachedRecipes(_Recipes(), size=4))
+        message = opening("one", GROUPS)
+        message.policy.alignment = policy_pb2.ALIGNMENT_PROGRESS
+        message.total_steps = 0
+        with pytest.raises(InvalidValueError, match="total_steps: alignment by progress needs"):
+            await cache.open(message)
+        message.total_steps = 100
+        await cache.open(message)
 
     asyncio.run(opened())
 
@@ -153,6 +194,11 @@ def test_runs_of_one_model_share_the_factors_of_a_recipe_unless_they_depend_on_t
         assert not (await recipe_of(f"{latest}@1"))[0].stale
         with pytest.raises(RecipeNotFoundError, match="no recipe projects/bench/recipes/other"):
             await recipe_of("projects/bench/recipes/other")
+        # After a failover, the number of a lost version may be given to another table.
+        store.table = "completep"
+        before, now = (await recipe_of(latest))[0], store.latest
+        assert (before.name, now) == (f"{latest}@2", 2)
+        assert before.factors.recipe.name == "completep"
         store.is_deleted = True  # an advisor that has read it agrees with one that has not
         with pytest.raises(RecipeNotFoundError, match=f"no recipe {latest}@1"):
             await recipe_of(f"{latest}@1")
