@@ -420,3 +420,22 @@ def test_a_learning_rate_that_becomes_none_is_named(caplog: pytest.LogCaptureFix
                 optimizer.param_groups[0]["lr"] = None
     assert attachment.failures == 2
     assert "a group of the optimizer is None now, so there is nothing to multiply" in caplog.text
+
+
+def test_parameters_that_are_unfrozen_later_are_named_once(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model = net()
+    model[0].requires_grad_(requires_grad=False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=LEARNING_RATE)
+    with (
+        caplog.at_level(logging.WARNING, "fslr"),
+        attach(model, optimizer, profile="x", advisor=FakeAdvisor(0.5), strict=False),
+    ):
+        for step in range(6):
+            if step == 3:
+                model[0].requires_grad_(requires_grad=True)
+            backward(model, step)
+            optimizer.step()
+    [message] = [r.getMessage() for r in caplog.records if "frozen at the start" in r.getMessage()]
+    assert "unfrozen: 0.weight, 0.bias. They step at their scheduled learning rates" in message

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from typing import Any
 
 import pytest
 import torch
@@ -34,9 +35,7 @@ class Failing(SpyAdvisor):
         return answer
 
 
-def trained(
-    advisor: SpyAdvisor, steps: int, *, losses: dict[int, float] | None = None
-) -> Attachment:
+def trained(advisor: SpyAdvisor, steps: int, *, losses: dict[int, Any] | None = None) -> Attachment:
     """Train without a strict start; each answer has arrived by the next step."""
     model, optimizer, backward = wide()
     with attach(
@@ -184,3 +183,13 @@ def test_a_reported_loss_is_sent_with_one_measurement() -> None:
     advisor = SpyAdvisor()
     trained(advisor, 6, losses=dict.fromkeys(range(6), 1.0))
     assert {m.loss for m in advisor.measurements} == {1.0}
+
+
+@pytest.mark.parametrize("loss", [torch.ones(2), "low", torch.tensor(1.0, device="meta")])
+def test_a_loss_that_cannot_be_read_is_a_warning(
+    loss: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.WARNING, "fslr"):
+        attachment = trained(SpyAdvisor(), 3, losses={1: loss})
+    assert attachment.failures == 0
+    assert attachment.step == 3

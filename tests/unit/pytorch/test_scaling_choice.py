@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from fslr import AttachError
 from fslr.advisor.v1 import policy_pb2
 from fslr.testing import FakeAdvisor
-from fslr.torch import attach
+from fslr.torch import Attachment, attach
 from fslr.torch.steps.optimizer_trial import try_out
 from fslr.torch.steps.scaling import choose, is_linear
 from fslr.training.events import Event, Warned
@@ -375,3 +375,56 @@ def test_a_step_that_does_not_read_the_split_groups_is_noticed_at_once(
             moves.append((before - weight.detach()) / (0.01 * weight.grad))
     assert attachment.failures <= 1
     torch.testing.assert_close(moves[-1], torch.full_like(moves[-1], 0.5), rtol=1e-2, atol=1e-2)
+
+
+class _RateInMomentum(torch.optim.Optimizer):
+    """Keeps learning rates in its momentum, so that earlier ones move the weights later."""
+
+    def __init__(self, params: Any, lr: float) -> None:
+        super().__init__(params, {"lr": lr})
+
+    @torch.no_grad()
+    def step(self, _closure: Any = None) -> None:  # type: ignore[override]
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                if parameter.grad is not None:
+                    buffer = self.state[parameter].setdefault(
+                        "momentum", torch.zeros_like(parameter)
+                    )
+                    buffer.mul_(0.9).add_(parameter.grad, alpha=group["lr"])
+                    parameter.sub_(buffer)
+
+
+def test_an_optimizer_that_is_resumed_is_scaled_as_before() -> None:
+    def begun() -> tuple[nn.Module, torch.optim.Optimizer]:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(6, 8), nn.ReLU(), nn.Linear(8, 3))
+        return model, _RateInMomentum(model.parameters(), lr=0.05)
+
+    def attached(model: nn.Module, optimizer: torch.optim.Optimizer) -> Attachment:
+        advisor = FakeAdvisor([0.5, 0.25, 2.0, 0.5], interval_steps=5)
+        return attach(model, optimizer, profile="x", advisor=advisor, answers="wait")
+
+    def train(model: nn.Module, optimizer: torch.optim.Optimizer, steps: range) -> None:
+        for step in steps:
+            inputs = torch.randn(8, 6, generator=torch.Generator().manual_seed(step))
+            optimizer.zero_grad()
+            model(inputs).square().mean().backward()
+            optimizer.step()
+
+    model, optimizer = begun()
+    attachment = attached(model, optimizer)
+    train(model, optimizer, range(10))
+    parts = (model, optimizer, attachment)
+    saved = [copy.deepcopy(part.state_dict()) for part in parts]
+    train(model, optimizer, range(10, 20))
+    attachment.close()
+    again, resumed = begun()
+    again.load_state_dict(saved[0])
+    resumed.load_state_dict(saved[1])
+    attachment = attached(again, resumed)
+    attachment.load_state_dict(saved[2])
+    train(again, resumed, range(10, 20))
+    attachment.close()
+    for one, other in zip(model.parameters(), again.parameters(), strict=True):
+        assert torch.equal(one, other)

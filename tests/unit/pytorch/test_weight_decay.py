@@ -39,6 +39,28 @@ def decays_without_gradient(model: nn.Module, optimizer: torch.optim.Optimizer) 
     ]
 
 
+@pytest.mark.parametrize("nesterov", [False, True])
+@pytest.mark.parametrize("momentum", [0.9, 0.99])
+@pytest.mark.parametrize("multiplier", [0.25, 4.0])
+def test_the_first_step_with_momentum_decays_by_one_step(
+    multiplier: float, momentum: float, nesterov: bool
+) -> None:
+    torch.manual_seed(0)
+    model = nn.Linear(6, 3, bias=False)
+    optimizer = torch.optim.SGD(
+        model.parameters(), lr=0.1, momentum=momentum, weight_decay=0.1, nesterov=nesterov
+    )
+    advisor = FakeAdvisor(multiplier, weight_decay=INDEPENDENT)
+    with attach(model, optimizer, profile="x", advisor=advisor, answers="wait"):
+        model(torch.randn(8, 6)).square().mean().backward()
+        weights, gradient = model.weight.detach().clone(), model.weight.grad
+        assert gradient is not None
+        part = 1 + momentum if nesterov else 1.0  # of the gradient, and of the decay
+        expected = weights - 0.1 * part * (multiplier * gradient + 0.1 * weights)
+        optimizer.step()
+    torch.testing.assert_close(model.weight.detach(), expected)
+
+
 @pytest.mark.compatibility("PyTorch loop", "weight decay")
 @pytest.mark.parametrize("scaling", ["learning_rates", "update"])
 @pytest.mark.parametrize("name", OPTIMIZERS)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, SupportsFloat
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fslr.client.given_advisor import attached_to
 from fslr.protocols import Advisor
@@ -106,7 +106,7 @@ class Attachment(AdvisedTraining):
         try:
             opening = info.opening(
                 profile,
-                self.groups.layout(residual_outputs, is_resumed=first_step > 0),
+                self.groups.layout(residual_outputs, is_resumed=bool(first_step)),
                 optimizer=name_of(optimizers),
                 base_learning_rate=largest_learning_rate(optimizers),
                 observe_only=observe_only,
@@ -183,14 +183,16 @@ class Attachment(AdvisedTraining):
             scale_weights(self.groups, initial.factors)
         in_force.begin(initial)
 
-    def report_loss(self, loss: float) -> None:
+    def report_loss(self, loss: SupportsFloat) -> None:
         """Send a training loss along with the next measurement, for ``advisor run show``.
 
         Args:
-            loss: The loss, in any unit. It goes with one measurement, and only if it is finite. The
-                newest one counts, so you may report it at every step.
+            loss: The loss, in any unit, as a number or a tensor. It goes with one measurement, and
+                only if it is finite; one that cannot be read is a warning. The newest one counts,
+                so you may report it at every step: a tensor is read at measured steps only.
         """
-        self._run.report_loss(float(loss))  # a tensor would keep its graph in memory
+        # Without the graph, and as it is now.
+        self._run.report_loss(loss.detach().clone() if isinstance(loss, Tensor) else loss)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what a checkpoint needs; see :meth:`.AdvisedTraining.state_dict`.

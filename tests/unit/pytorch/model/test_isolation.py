@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
@@ -69,3 +72,23 @@ def test_buffers_and_random_generators_are_restored_after_an_exception() -> None
         assert buffer is same
         assert torch.equal(buffer, value)
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_generators_that_modules_own_are_restored() -> None:
+    model = nn.Sequential(nn.Linear(2, 2), nn.Identity())
+    owned: dict[str, tuple[Any, Callable[[Any], Any]]] = {
+        "of_torch": (torch.Generator().manual_seed(1), lambda g: torch.rand(1, generator=g).item()),
+        "of_python": (random.Random(1), lambda g: g.random()),
+        "of_numpy": (np.random.default_rng(1), lambda g: g.random()),
+        "legacy": (np.random.RandomState(1), lambda g: g.random_sample()),
+    }
+    for name, (generator, _) in owned.items():
+        setattr(model[1], name, generator)
+
+    def drawn() -> list[float]:
+        return [draw(getattr(model[1], name)) for name, (_, draw) in owned.items()]
+
+    with isolated(model):
+        inside = drawn()
+        assert drawn() != inside
+    assert drawn() == inside

@@ -49,6 +49,7 @@ class TrainingWatch:
         self._next_look = _FIRST_LOOK
         self._warned_unseen = False
         self._first: list[Tensor] = list(self._parameters())
+        self._frozen = [p for p in self._first if id(p) not in self._names]
         self._latest = [list(parameters) for parameters in self._groups()]
         self._foreign: set[str] = set()
 
@@ -115,6 +116,8 @@ class TrainingWatch:
         elif self._steps >= self._next_look:
             self._next_look = self._steps + min(self._steps, _MAX_STEPS_BETWEEN_LOOKS)
             self._warn_of_foreign()
+        if any(parameter.requires_grad for parameter in self._frozen):
+            self._warn_of_unfrozen()
 
     def _groups(self) -> list[list[Tensor]]:
         return [group["params"] for one in self._optimizers for group in one.param_groups]
@@ -144,6 +147,20 @@ class TrainingWatch:
                 + "; ".join(filter(None, parts))
                 + ". Those that are new step at their scheduled learning rates and are not "
                 "measured, and those that went have the rate 0; attach again to include them",
+            )
+        )
+
+    def _warn_of_unfrozen(self) -> None:
+        """Name parameters of the optimizer that were frozen at the start and are trained now."""
+        in_model = {id(p): name for name, p in self._model.named_parameters()}
+        unfrozen = [in_model.get(id(p), _shape(p)) for p in self._frozen if p.requires_grad]
+        self._frozen = [p for p in self._frozen if not p.requires_grad]
+        self._listeners.emit(
+            Warned(
+                self._steps,
+                f"parameters are trained that were frozen at the start: "
+                f"{_listed('unfrozen', unfrozen)}. They step at their scheduled learning rates and "
+                "are not measured; attach again to include them",
             )
         )
 

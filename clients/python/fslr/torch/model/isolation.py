@@ -6,6 +6,7 @@ import random
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from typing import Any, TypeVar
 
 import numpy as np
@@ -73,7 +74,8 @@ def isolated(model: nn.Module) -> Iterator[None]:
 
     Inside the context the model works on copies of its buffers, such as batch-norm statistics.
     Afterwards the original buffers are back, as are the modules' attributes (a hidden state, a
-    counter) and the states of the random generators of Python, NumPy, and PyTorch on CPU and CUDA.
+    counter) and the states of random generators: those of Python, NumPy, and PyTorch on CPU and
+    CUDA, and those that are attributes of modules.
     Lists and tensors that are not buffers and that a forward pass changes in place are not
     restored.
 
@@ -180,13 +182,38 @@ _VALUES = {bool, int, float, str, bytes}
 
 @contextmanager
 def preserved_attributes(modules: Iterable[nn.Module]) -> Iterator[None]:
-    """Restore the attributes of modules afterwards.
+    """Restore the attributes of modules afterwards, and the states of generators among them.
 
     Args:
         modules: All modules of the model.
     """
-    with _preserved([vars(module) for module in modules]):
-        yield
+    attributes = [vars(module) for module in modules]
+    states = list(_generator_states(attributes))
+    with _preserved(attributes):
+        try:
+            yield
+        finally:
+            restore_all(states, _put_back)
+
+
+def _put_back(put: Callable[[Any], object], state: Any) -> None:
+    put(state)
+
+
+def _generator_states(
+    attributes: Iterable[Mapping[str, Any]],
+) -> Iterator[tuple[Callable[[Any], object], Any]]:
+    """Return the state of each generator that a module owns, after what puts it back."""
+    for value in (value for entries in attributes for value in entries.values()):
+        match value:
+            case torch.Generator():
+                yield value.set_state, value.get_state()
+            case random.Random():  # noqa: S311 - a training's, not a secret's
+                yield value.setstate, value.getstate()
+            case np.random.RandomState():
+                yield value.set_state, value.get_state()
+            case np.random.Generator():
+                yield partial(setattr, value.bit_generator, "state"), value.bit_generator.state
 
 
 @contextmanager

@@ -8,6 +8,7 @@ from typing import Literal, get_args
 import torch
 
 from fslr.errors import AttachError
+from fslr.torch.model.groups import has_stepped
 from fslr.torch.optimizers import inner_optimizers
 from fslr.torch.steps.optimizer_trial import try_out
 
@@ -125,5 +126,9 @@ def _findings(optimizer: torch.optim.Optimizer) -> tuple[str, str, bool]:
         for name, reason in _NOT_LINEAR.items():
             if isinstance(inner, getattr(torch.optim, name, ())):
                 return reason, "", True
-    trial = try_out(optimizer)
-    return trial.learning_rates, trial.updates, trial.was_possible
+    # Momentum and averages of earlier steps move the weights at any learning rate. An optimizer
+    # that is resumed was tried out as a new one, before its first step.
+    has_begun = any(map(has_stepped, inner_optimizers(optimizer)))
+    trial = try_out(optimizer, is_training=has_begun)
+    follows = has_begun and trial.was_possible and not trial.have_no_effect
+    return "" if follows else trial.learning_rates, trial.updates, trial.was_possible

@@ -85,7 +85,8 @@ class WeightDecay:
         r"""Return which part of a group's weights a step takes away: :math:`\eta \lambda`.
 
         For L2 in SGD with momentum it is the part that the decay of all earlier steps adds up to,
-        while weights and learning rate change little.
+        while weights and learning rate change little. Before the first step there are none. Call it
+        before the step.
 
         Args:
             group: One of the optimizer's groups, as its user sees it.
@@ -99,9 +100,14 @@ class WeightDecay:
         decay = float(group["lr"]) * float(group["weight_decay"])
         if kind is DecayKind.L2 and group["momentum"]:
             momentum, undamped = float(group["momentum"]), 1 - float(group["dampening"])
-            of_all_steps = undamped / (1 - momentum)
+            of_all_steps = undamped / (1 - momentum) if self._has_momentum(group) else 1.0
             decay *= 1 + momentum * of_all_steps if group["nesterov"] else of_all_steps
         return decay if math.isfinite(decay) else 0.0
+
+    def _has_momentum(self, group: dict[str, Any]) -> bool:
+        """Return whether an earlier step left momentum; SGD's first step does not damp it."""
+        state = self._optimizer.state
+        return any("momentum_buffer" in state.get(p, ()) for p in group["params"])
 
     def under(self, group: dict[str, Any], multiplier: float) -> float | Tensor | None:
         """Return the weight decay with which a group's decay stays the same under a multiplier.
