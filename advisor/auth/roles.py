@@ -61,7 +61,7 @@ class Grant:
         """
         if self.role < needed:
             raise PermissionDeniedError(
-                f"{self} is a {self.role.word}, but this call needs a "
+                f"{self} is a {self.role.word}, but this call needs the role "
                 f"{' or '.join(role.word for role in Role if role >= needed)}; use a token with "
                 f"that role (`advisor token create --role {needed.word}`)"
             )

@@ -19,6 +19,7 @@ from advisor.cli.common import (
     client,
     date_with_seconds,
     message_dict,
+    note,
     plain,
     print_json,
     say,
@@ -37,9 +38,13 @@ def audit(
     project: Project = DEFAULT_PROJECT,
     as_json: Json = False,
 ) -> None:
-    """Show who changed profiles, aliases, policies and tokens, the newest change first."""
+    """Show who changed profiles, policies, recipes and tokens, the newest change first."""
     with client(address) as advisor:
-        events = list(counted(islice(advisor.list_audit_events(project=project), count), "reading"))
+        wanted = islice(advisor.list_audit_events(project=project), count + 1)
+        events = list(counted(wanted, "reading"))
+    if len(events) > count:
+        del events[count:]
+        note(f"these are the newest {count}; -n shows more")
     if as_json:
         print_json([message_dict(event) for event in events])
         return

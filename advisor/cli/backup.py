@@ -9,12 +9,10 @@ from typing import Annotated
 
 import typer
 
-from advisor.cli.common import fail, note, plain, say
+from advisor.cli.common import STDOUT, fail, note, plain, say
 from advisor.cli.progress import progress
 from advisor.server.settings import Settings
 from advisor.store.backup import BackupError, write_backup
-
-_STDOUT = Path("-")
 
 
 def backup(
@@ -42,7 +40,7 @@ def backup(
     if data_dir is None:
         note(f"reading {source}, the default data directory; --data-dir names a different one")
     try:
-        if output == _STDOUT:
+        if output == STDOUT:
             if sys.stdout.isatty():
                 fail("the archive is binary; name a file, or redirect standard output to one")
             with progress("writing the archive"):

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import datetime
+from pathlib import Path
 from typing import Annotated, Any, NoReturn, TypeVar
 
 import typer
@@ -55,6 +56,8 @@ DEFAULT_ADDRESS = "127.0.0.1:50051"
 __all__ = ["DEFAULT_ADDRESS", "DEFAULT_PROJECT", "Address", "Json", "Project"]
 
 console = Console(emoji=False)
+STDOUT = Path("-")
+"""As a file to write: standard output."""
 _error_console = Console(stderr=True, emoji=False)
 
 _Response = TypeVar("_Response")
@@ -83,6 +86,26 @@ def fail(message: str, *, status: int = 1) -> NoReturn:
     """
     _error_console.print(f"[bold red]error:[/] {plain(message)}", highlight=False, soft_wrap=True)
     raise typer.Exit(status)
+
+
+def write_text(text: str, output: Path | None) -> None:
+    """Write a text to a file and say so, or to standard output.
+
+    Args:
+        text: The text.
+        output: The file; None or ``-``: standard output.
+
+    Raises:
+        Exit: The file cannot be written.
+    """
+    if output is None or output == STDOUT:
+        typer.echo(text, nl=False)
+        return
+    try:
+        output.write_text(text, "utf-8")
+    except OSError as error:
+        fail(f"{output} cannot be written: {error.strerror}")
+    say(f"wrote [bold]{plain(str(output))}[/]")
 
 
 def note(message: str) -> None:

@@ -18,9 +18,8 @@ from advisor.cli.common import (
     Project,
     client,
     fail,
-    plain,
-    say,
     warn,
+    write_text,
 )
 from advisor.cli.completion import profiles_and_runs
 from advisor.cli.layout_files import read_request
@@ -173,7 +172,7 @@ def export(
         warn(loss)
     if written.losses and not allow_loss:
         fail(f"{to.value} cannot express this; nothing is written. --allow-loss writes the rest")
-    _write(written.text, output)
+    write_text(written.text, output)
 
 
 def _check(settings: Settings) -> None:
@@ -307,14 +306,3 @@ def _described(
     else:
         origin.append("Multipliers scale the weight decay of a step, as learning rates do")
     return replace(found, origin=(*found.origin, *origin))
-
-
-def _write(text: str, output: Path | None) -> None:
-    if output is None:
-        typer.echo(text, nl=False)
-        return
-    try:
-        output.write_text(text, "utf-8")
-    except OSError as error:
-        fail(f"{output} cannot be written: {error.strerror}")
-    say(f"wrote [bold]{plain(str(output))}[/]")

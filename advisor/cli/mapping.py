@@ -77,7 +77,12 @@ def check(
         print_json(_mapping_fields(request.opening.layout, answer))
     else:
         print_table(_mapping_table(report))
-        say(", ".join(f"{count} by {way}" for way, count in report.counts))
+        say(
+            ", ".join(
+                f"{count} without a counterpart" if way == "none" else f"{count} by {way}"
+                for way, count in report.counts
+            )
+        )
         if not report.has_sizes:
             say(_NO_SIZES)
         for warning in report.warnings:

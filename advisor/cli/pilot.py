@@ -95,6 +95,11 @@ def pilot(
         print_json(_as_fields(found, lines))
         return
     _print_steps(found, address)
+    if found.other_profile:
+        fail(
+            f"run {run} was measured against {found.other_profile}, not against {profile}; give "
+            "another name with --run"
+        )
     if found.has_applied:
         fail(
             f"run {run} applied advice, so it does not show a training without it; give another "

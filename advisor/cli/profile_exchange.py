@@ -13,6 +13,7 @@ import typer
 from advisor.cli.common import (
     DEFAULT_ADDRESS,
     DEFAULT_PROJECT,
+    STDOUT,
     Address,
     Json,
     Project,
@@ -57,7 +58,7 @@ def export(
     """Write a version to a file that can be edited and registered again."""
     with client(address) as advisor:
         found = advisor.get_profile(profile, project=project).profile
-        if output is None:
+        if output is None or output == STDOUT:
             typer.echo(format_profile(found.content, yaml=not as_json), nl=False)
             return
         with progress(f"writing {without_controls(str(output))}"):

@@ -22,12 +22,12 @@ from advisor.cli.common import (
     client,
     confirm,
     date,
-    fail,
     message_dict,
     plain,
     print_json,
     print_message,
     say,
+    write_text,
 )
 from advisor.cli.recipe import read_recipe, recipe_errors
 from advisor.cli.recipe_tables import TABLE_STYLE
@@ -94,14 +94,7 @@ def get(
     with recipe_errors():  # a service may be newer than this command
         fields = recipe_to_fields(recipe_from_proto(found.recipe, name))
     text = f"# {found.name}\n{format_fields(fields, yaml=True)}"
-    if output is None:
-        typer.echo(text, nl=False)
-        return
-    try:
-        output.write_text(text, "utf-8")
-    except OSError as error:
-        fail(f"{output} cannot be written: {error.strerror}")
-    say(f"wrote [bold]{plain(str(output))}[/]")
+    write_text(text, output)
 
 
 def stored(

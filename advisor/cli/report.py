@@ -14,6 +14,7 @@ from advisor.cli import completion
 from advisor.cli.common import (
     DEFAULT_ADDRESS,
     DEFAULT_PROJECT,
+    STDOUT,
     Address,
     Project,
     client,
@@ -27,7 +28,6 @@ from advisor.report.metrics import metric_series
 from advisor.report.words import short_name
 from fslr.optional_dependencies import install_command
 
-_STDOUT = Path("-")
 _MAX_NAMED, _MAX_NAME = 10, 60  # metrics in an error, and characters of a name
 
 
@@ -72,8 +72,13 @@ def report(
     It has total output change, contributions and recommended learning rates as pictures, what
     measuring cost, what the numbers do not say, and a paragraph for the next step.
     """
-    if pdf and output == _STDOUT:
+    if pdf and output == STDOUT:
         fail("--pdf needs a file; give -o FILE instead of -")
+    if pdf and output is not None and output.suffix.lower() == ".pdf":
+        fail(
+            f"-o names the HTML file, and --pdf writes {output} beside it; give "
+            f"-o {output.with_suffix('.html')}"
+        )
     with client(address) as advisor:
         found = read_run(advisor, run, project)
         values = metric_series(read_metrics(advisor, run, project))
@@ -115,7 +120,7 @@ def write_report(
     now = datetime.now(UTC)
     with progress("drawing the report"):
         page = run_report(found.figures, found.profile, language=lang, now=now, metrics=metrics)
-    if output == _STDOUT:
+    if output == STDOUT:
         typer.echo(page, nl=False)
         return
     path = output or Path(f"{short_name(found.figures.run.name)}.html")

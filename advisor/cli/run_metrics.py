@@ -64,7 +64,10 @@ def metrics(
         elif rows:
             print_table(metrics_table(rows))
         else:
-            say(f"run {plain(run)} has no metrics; report them with `report_metrics`")
+            say(
+                f"run {plain(run)} has no metrics; report them with `advisor run report-metrics`, "
+                "or in a training with `attachment.report_metrics`"
+            )
         return
     try:
         with progress("comparing rates with the metric"):

@@ -50,7 +50,9 @@ def web(
     """
     configure_logging(as_json=log_json)
     try:
-        settings = Settings(**{"http": _DEFAULT_PORT, **given})
+        settings = Settings(**given)
+        if settings.http is None:
+            settings = Settings(**{"http": _DEFAULT_PORT, **given})
     except ValidationError as error:
         fail(describe_setting_error(error))
     try:

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from advisor.policy.counts import count_of
 from advisor.report.run_figures import RunFigures
+from advisor.report.words import short_name
 from fslr.resource_names import DEFAULT_PROJECT
 
 MIN_MEASUREMENTS = 3
@@ -63,13 +64,22 @@ class Pilot:
         """The first step that is not done; after the last one, the last one."""
         if not self.version:
             return PilotStep.REGISTER if self.has_file else PilotStep.RECORD
-        is_observed = self.measurements >= MIN_MEASUREMENTS and not self.has_applied
+        is_usable = not (self.has_applied or self.other_profile)
+        is_observed = self.measurements >= MIN_MEASUREMENTS and is_usable
         return PilotStep.COMPARE if is_observed else PilotStep.OBSERVE
 
     @property
     def measurements(self) -> int:
         """Number of measurements of the observed run."""
         return 0 if self.figures is None else len(self.figures.points)
+
+    @property
+    def other_profile(self) -> str:
+        """Short name of the profile that the run was measured against, if it is a different one."""
+        if self.figures is None or self.figures.newest is None:
+            return ""
+        name = short_name(self.figures.newest.recommendation.profile)
+        return "" if name.partition("@")[0] == self.profile else name
 
     @property
     def has_applied(self) -> bool:

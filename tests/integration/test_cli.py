@@ -163,6 +163,10 @@ def test_a_watch_ends_with_its_run(cli: Cli, client: AdvisorClient, project: str
         (["profile", "list", "--filter", "x"], "is not of the form labels.KEY=VALUE"),
         (["run", "show", "night"], "there is no run projects/"),
         (["report", "night"], "(`advisor run list` shows all runs)"),
+        (
+            ["report", "night", "--pdf", "-o", "a.pdf"],
+            "-o names the HTML file, and --pdf writes a.pdf",
+        ),
         (["report", "night", "--pdf", "-o", "-"], "--pdf needs a file; give -o FILE instead of -"),
         (["pilot", "gpt@1"], "'gpt@1' is not a profile's name; give one such as char-gpt"),
         (["run", "watch", "night", "--after-id", "x"], "is not the id of an event"),
@@ -230,6 +234,9 @@ def test_aliases_are_moved_and_versions_deleted(cli: Cli, file: str) -> None:
         *("delete", "delete alias", "set alias", "register"),
     ]
     assert "set alias" in cli.run("audit").stdout
+    newest = cli.run("audit", "--json", "-n", "1")
+    assert len(json.loads(newest.stdout)) == 1
+    assert newest.stderr == "these are the newest 1; -n shows more\n"
 
 
 def test_an_exported_version_can_be_imported_again(cli: Cli, file: str, tmp_path: Path) -> None:

@@ -135,9 +135,9 @@ def test_only_operators_delete(tmp_path_factory: pytest.TempPathFactory) -> None
         tokens = Tokens(store.url, "default")
         for role in ("viewer", "trainer"):
             with AdvisorClient(service.address, token=tokens.create(role)["token"]) as client:
-                with pytest.raises(PermissionDeniedError, match="this call needs a operator"):
+                with pytest.raises(PermissionDeniedError, match="call needs the role operator"):
                     client.delete_run("night")
-                with pytest.raises(PermissionDeniedError, match="this call needs a operator"):
+                with pytest.raises(PermissionDeniedError, match="call needs the role operator"):
                     client.delete_policy("team")
-                with pytest.raises(PermissionDeniedError, match="this call needs a operator"):
+                with pytest.raises(PermissionDeniedError, match="call needs the role operator"):
                     client.delete_profile("gpt", all_versions=True)

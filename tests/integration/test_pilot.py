@@ -98,6 +98,12 @@ def test_a_run_that_applied_advice_or_measured_too_little_is_no_pilot(
     eventually(lambda: len(list(client.list_runs(project=project))) == 2)
     refused = cli.run("pilot", "gpt", "--run", "advised", ok=False).stderr
     assert "run advised applied advice, so it does not show a training without it" in refused
+    client.register_profile("other", content_message(), project=project)
+    other = cli.run("pilot", "other", "--run", "short", ok=False)
+    assert "run short was measured against gpt@1, not against other; give another name" in (
+        " ".join(other.stderr.split())
+    )
+    assert not list(tmp_path.glob("*.html"))
     short = cli.run("pilot", "gpt", "--run", "short").stdout
     assert "The run has 1 measurement, and 3 are needed." in short
     assert "Let it train on, then run\nthe same command again." in short  # with its options
