@@ -7,6 +7,7 @@ import logging
 import math
 import weakref
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from fslr import MeasurementError
-from fslr.torch import Batch, MeasuringOptions, Recorder, Update, exact_unit_rates
+from fslr.testing import FakeAdvisor
+from fslr.torch import Batch, MeasuringOptions, Recorder, Update, attach, exact_unit_rates
 from fslr.training.projections import ProjectionSums
 from tests.measuring import ROUNDING, SIGMAS
 
@@ -401,3 +403,41 @@ def test_sums_of_parts_with_different_numbers_of_probes_are_those_of_their_rates
     swapped = (sums(3.0, 16, 0.1) + sums(1.0, 2, 0.1)).estimate(["a"], [1.0])
     assert swapped.relative_errors == pytest.approx(estimate.relative_errors)
     assert 0.07 < estimate.relative_errors[0] < 0.1
+
+
+def test_a_model_that_writes_to_its_inputs_trains_as_without_an_observer() -> None:
+    class Normalizing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.last = nn.Linear(6, 8), nn.Linear(8, 3)
+
+        def forward(self, x: Tensor) -> Tensor:
+            hidden: Tensor = self.first(x.div_(x.norm(dim=1, keepdim=True)).add_(0.1))
+            found: Tensor = self.last(torch.relu(hidden))
+            return found
+
+    def trained(*, is_observed: bool) -> list[Tensor]:
+        torch.manual_seed(0)
+        model, data = Normalizing(), torch.randn(64, 6)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        advisor = FakeAdvisor(0.5, interval_steps=5)
+        with ExitStack() as stack:
+            if is_observed:
+                stack.enter_context(
+                    attach(
+                        *(model, optimizer),
+                        profile="x",
+                        advisor=advisor,
+                        answers="wait",
+                        observe_only=True,
+                    )
+                )
+            for batch in 3 * data.split(16):  # views of a data set in memory
+                optimizer.zero_grad()
+                model(batch).square().mean().backward()
+                optimizer.step()
+        return [data, *(p.detach() for p in model.parameters())]
+
+    plain, observed = trained(is_observed=False), trained(is_observed=True)
+    for one, other in zip(plain, observed, strict=True):
+        assert torch.equal(one, other)

@@ -273,7 +273,13 @@ class StepMeter:
             if self._listeners is not None:
                 self._listeners.emit(Warned(0, _CHANGED_INPUTS))
         batch_of = self._options.batch_of
-        return [batch_of(self._model, call.args, call.kwargs, call.autocasts) for call in calls]
+        return [
+            replace(
+                batch_of(self._model, call.args, call.kwargs, call.autocasts),
+                is_written_to=call.is_changed,
+            )
+            for call in calls
+        ]
 
     def _step_undone(self, uncounted_decays: Sequence[float]) -> AbstractContextManager[StepView]:
         if self._before is None:

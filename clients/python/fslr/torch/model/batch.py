@@ -64,6 +64,8 @@ class Batch:
             output may know better.
         whole_examples: Number of examples of the batch that this one is the front of; 0: it is
             whole.
+        is_written_to: Whether the model writes to the arguments, so that it must get copies: they
+            are the training's own.
     """
 
     args: tuple[Any, ...]
@@ -73,6 +75,7 @@ class Batch:
     dim: int = 0
     is_guess: bool = False
     whole_examples: int = 0
+    is_written_to: bool = False
 
     @classmethod
     def from_call(

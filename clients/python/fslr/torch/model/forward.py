@@ -15,7 +15,7 @@ from fslr.errors import MeasurementError
 from fslr.torch.model.batch import Batch
 from fslr.torch.model.mask import Mask, Weights, weights_of
 from fslr.torch.model.sharding import reshard
-from fslr.torch.model.structure import arguments_by_name, entries
+from fslr.torch.model.structure import arguments_by_name, entries, map_tensors
 
 _LOSS_FUNCTION = re.compile("Loss|CrossEntropy|KlDiv")  # in names of functions of graphs
 
@@ -173,10 +173,13 @@ class Forward:
 
     def _result(self, batch: Batch) -> Any:
         reshard(self.model)
+        args, kwargs = batch.args, batch.kwargs
+        if batch.is_written_to:
+            args, kwargs = (map_tensors(each, torch.clone) for each in (args, kwargs))
         with ExitStack() as stack:
             for autocast in batch.autocasts:
                 stack.enter_context(autocast.restored())
-            return self.model(*batch.args, **batch.kwargs)
+            return self.model(*args, **kwargs)
 
     def _selected(self, result: Any) -> Tensor:
         """Return the output of a model's result; one number is an output of one example."""
