@@ -17,6 +17,7 @@ from advisor.errors import (
     MessageError,
     MessageTooLargeError,
     MessageUnreadableError,
+    PermissionDeniedError,
 )
 from advisor.observability.metrics import Metrics
 from advisor.rpc.authorization import Authorizer
@@ -115,6 +116,21 @@ async def _boundary(
             await context.abort_with_status(rpc_status.to_status(status_of(error)))
 
 
+def _check_moved(opened: Grant | None, now: Grant | None) -> None:
+    """Refuse a message of a stream whose caller has been granted a different project since.
+
+    Only the first message of a stream names its project.
+
+    Raises:
+        PermissionDeniedError: The project is not that of the start.
+    """
+    if opened is not None and now is not None and now.project != opened.project:
+        raise PermissionDeniedError(
+            f"{now} is for project {now.project!r} now, and this stream is of {opened.project!r}; "
+            "open a new one"
+        )
+
+
 @dataclass(frozen=True, slots=True)
 class _HandlerWrapper:
     """Wraps the handlers of one method."""
@@ -149,10 +165,12 @@ class _HandlerWrapper:
                     credentials = self.authorizer.credentials(context)
                     caller = await self.authorizer.authenticate(credentials)
                     with self.authorizer.stream(caller):
-                        async for response in handle(self._authorized(request, caller), context):
+                        accepted = self._authorized(request, caller)
+                        async for response in handle(accepted, context):
                             self.limiter.check_running()
-                            # The credentials may have been revoked.
-                            await self.authorizer.authenticate(credentials)
+                            # The credentials may have been revoked, or grant something else now.
+                            caller = await self.authorizer.authenticate(credentials)
+                            self.authorizer.check(self.method.path, caller, accepted)
                             if response is not None:
                                 yield response
                                 self.method.sent.inc()
@@ -169,6 +187,7 @@ class _HandlerWrapper:
             async with _boundary(self.method, context, timed=False):
                 with self.limiter.stream() as stream:
                     credentials = self.authorizer.credentials(context)
+                    opened = await self.authorizer.authenticate(credentials)
                     started_s = 0.0
 
                     async def received() -> AsyncIterator[Any]:
@@ -177,9 +196,10 @@ class _HandlerWrapper:
                             started_s = time.perf_counter()
                             # For every message: the credentials may have been revoked.
                             caller = await self.authorizer.authenticate(credentials)
+                            _check_moved(opened, caller)
                             yield self._authorized(request, caller)
 
-                    with self.authorizer.stream(await self.authorizer.authenticate(credentials)):
+                    with self.authorizer.stream(opened):
                         async for response in handle(received(), context):
                             await context.write(response)
                             self.method.sent.inc()

@@ -352,7 +352,14 @@ def test_certificates_have_the_roles_from_the_file(tmp_path: Path) -> None:
             assert event.actor == "job.team.example (certificate) says bob"
             with pytest.raises(PermissionDeniedError, match="is for project 'nlp'"):
                 client.get_profile("gpt", project="vision")
-            roles.write_text(roles.read_text().replace("operator", "viewer"))
+            text = roles.read_text()
+            session = client.open_run(opening_message("projects/nlp/profiles/gpt"))
+            session.recommend(pb.Measurement(unit_rates=[1.0] * 4))
+            roles.write_text(text.replace("nlp", "vision"))
+            with pytest.raises(PermissionDeniedError, match="'vision' now, and this stream is of "):
+                session.recommend(pb.Measurement(step=100, unit_rates=[1.0] * 4))
+            session.close()
+            roles.write_text(text.replace("operator", "viewer"))
             with pytest.raises(PermissionDeniedError, match="is a viewer"):
                 client.delete_profile("gpt@1", project="nlp")
         with (
