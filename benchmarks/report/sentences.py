@@ -73,17 +73,16 @@ def larger_case(figures: dict[str, Any]) -> str:
     """Return what the methods do to the larger case, at the base's best learning rate."""
     by_method = {case["method"]: case for case in figures["cases"]}
     standard = by_method.pop(STANDARD)
-    ends = [
-        f"{_signed(case['octaves']['regret'], '.2f')} it with {SPOKEN[method]}"
+    others = [
+        f"with {SPOKEN[method]}, it ends {_signed(case['octaves']['regret'], '.2f')} that"
         for method, case in by_method.items()
     ]
-    *first, last = ends
-    others = f"{', '.join(first)} and {last}" if first else last
     return (
         "A larger case was run with one seed: a GPT of 27 million parameters on byte-pair tokens, "
         f"from a base of 0.5 million, {standard['steps']} steps of AdamW with weight decay, "
         "learning rates in whole octaves. At the base's best one, the plain model ends "
-        f"{_signed(standard['octaves']['regret'], '.2f')} its best of a full search, {others}."
+        f"{_signed(standard['octaves']['regret'], '.2f')} the best of its full search; "
+        f"{'; '.join(others)}."
     )
 
 

@@ -171,8 +171,8 @@ def test_sentences_show_the_figures_of_their_files() -> None:
     words = " ".join(render_block("larger-case", {"transfer-larger": larger}).split())
     assert "300 steps of AdamW with weight decay" in words
     assert words.endswith(
-        "the plain model ends 1.42 nats above its best of a full search, infinitely far above it "
-        "with depth-muP and 0.09 nats below it with hybrid (depth-standard)."
+        "the plain model ends 1.42 nats above the best of its full search; with depth-muP, it ends "
+        "infinitely far above that; with hybrid (depth-standard), it ends 0.09 nats below that."
     )
     scaling = {
         "stepping": [

@@ -76,6 +76,17 @@ def noted_case(
             ],
         ),
         (
+            noted_case(
+                "width",
+                "char_gpt_pre",
+                "AdamW",
+                base=(4.0, 2.0, 2.1, 2.2),
+                plain=(5.0, 4.0, 3.0, 3.5),
+                advised=(3.0, 2.9, 2.95, 3.1),
+            ),
+            ["the advised loss is 2.900 and the plain one 4.000, with 3.000 at the plain model's"],
+        ),
+        (
             noted_case("batch_size", "char_gpt_pre", "Adam", base=(2.0011, 2.0, 2.5, 3.0)),
             [
                 "at its best learning rate and 1 octave above it are within 0.002 nats",
@@ -83,7 +94,7 @@ def noted_case(
             ],
         ),
     ],
-    ids=["narrow optimum", "noisy optimum", "larger batch"],
+    ids=["narrow optimum", "noisy optimum", "wide, long", "larger batch"],
 )
 def test_a_note_shows_the_figures_of_its_case(case: dict[str, Any], texts: list[str]) -> None:
     note = note_on(case)
