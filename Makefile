@@ -45,7 +45,7 @@ test: $(VENV)/installed ## Run the tests, with a real Redis and a real gRPC serv
 test-long: $(VENV)/installed ## Tests that prove by long repetition, and twice as many examples of properties (5 to 7 min)
 	$(PYTEST) --dist worksteal -m 'long or hypothesis' --hypothesis-profile long
 
-check: $(VENV)/installed ## Everything that CI checks (10 to 20 min)
+check: $(VENV)/installed ## Everything that CI checks (7 to 15 min)
 	$(MAKE) --no-print-directory --jobs 2 --output-sync $(BUILT)
 	$(MAKE) --no-print-directory test
 

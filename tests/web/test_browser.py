@@ -202,6 +202,7 @@ def test_keys_move_the_cursor_say_the_values_and_open_the_table(desk: Page) -> N
     page.keyboard.press("Tab")  # from the plot to its table
     page.keyboard.press("Enter")
     rows = page.locator('[data-chart="total"] tbody tr')
+    rows.last.wait_for()  # rows come with the table's event
     heads = page.locator('[data-chart="total"] .table thead th').all_text_contents()
     table = [row.locator("th, td").all_text_contents() for row in rows.all() if row.is_visible()]
     shown = [row for row in table if len(row) == len(heads)]
