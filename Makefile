@@ -42,7 +42,7 @@ demo: $(VENV)/installed ## Transfer a learning rate to a model 8 times wider, th
 test: $(VENV)/installed ## Run the tests, with a real Redis and a real gRPC server
 	$(PYTEST) -m 'not long'
 
-test-long: $(VENV)/installed ## Tests that prove by long repetition, and twice as many examples of properties (5 to 7 min)
+test-long: $(VENV)/installed ## Tests that prove by long repetition, and twice as many examples of properties (2 to 7 min)
 	$(PYTEST) --dist worksteal -m 'long or hypothesis' --hypothesis-profile long
 
 check: $(VENV)/installed ## Everything that CI checks (7 to 15 min)

@@ -77,13 +77,15 @@ Optimizer = Annotated[
 
 
 def _ratio(what: str) -> Any:
-    return typer.Option(help=f"{what} of the run over that of the base.", show_default=True)
+    return typer.Option(
+        help=f"{what} of the run over that of the base. Default: 1, with a warning."
+    )
 
 
-HeadSize = Annotated[float, _ratio("Size of an attention head")]
-Batch = Annotated[float, _ratio("Examples per step")]
-Tokens = Annotated[float, _ratio("Length of the training in tokens")]
-Sequence_ = Annotated[float, _ratio("Length of a sequence")]
+HeadSize = Annotated[float | None, _ratio("Size of an attention head")]
+Batch = Annotated[float | None, _ratio("Examples per step")]
+Tokens = Annotated[float | None, _ratio("Length of the training in tokens")]
+Sequence_ = Annotated[float | None, _ratio("Length of a sequence")]
 
 
 def apply(
@@ -91,10 +93,10 @@ def apply(
     layout: LayoutFile,
     base: BaseFile,
     optimizer: Optimizer = "",
-    head_size: HeadSize = 1.0,
-    batch: Batch = 1.0,
-    tokens: Tokens = 1.0,
-    sequence: Sequence_ = 1.0,
+    head_size: HeadSize = None,
+    batch: Batch = None,
+    tokens: Tokens = None,
+    sequence: Sequence_ = None,
     groups: Annotated[
         bool, typer.Option("--groups", help="Print one row for each group instead of each role.")
     ] = False,
@@ -131,10 +133,10 @@ def check(
     layout: LayoutFile,
     base: BaseFile,
     optimizer: Optimizer = "",
-    head_size: HeadSize = 1.0,
-    batch: Batch = 1.0,
-    tokens: Tokens = 1.0,
-    sequence: Sequence_ = 1.0,
+    head_size: HeadSize = None,
+    batch: Batch = None,
+    tokens: Tokens = None,
+    sequence: Sequence_ = None,
     initialized: Annotated[
         bool,
         typer.Option(
@@ -176,13 +178,16 @@ def check(
         fail(f"{found.recipe.name} does not fit this run: {count_of(len(problems), 'problem')}")
 
 
-def _given(head_size: float, batch: float, tokens: float, sequence: float) -> dict[Ratio, float]:
-    return {
+def _given(
+    head_size: float | None, batch: float | None, tokens: float | None, sequence: float | None
+) -> dict[Ratio, float]:
+    ratios = {
         Ratio.HEAD_SIZE: head_size,
         Ratio.BATCH: batch,
         Ratio.TOKENS: tokens,
         Ratio.SEQUENCE: sequence,
     }
+    return {ratio: value for ratio, value in ratios.items() if value is not None}
 
 
 def _applied(

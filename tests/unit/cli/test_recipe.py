@@ -133,6 +133,22 @@ def test_factors_that_all_groups_share_are_printed_once(files: dict[str, str]) -
     assert "all groups: 1-beta1 batch tokens^-1, 1-beta2 batch tokens^-1" in shown
 
 
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ([], "batch and tokens count as unchanged"),
+        (["--batch", "2"], "tokens counts as unchanged"),
+        (["--batch", "2", "--tokens", "1"], ""),
+    ],
+)
+def test_ratios_that_are_not_given_are_named(
+    files: dict[str, str], given: list[str], told: str
+) -> None:
+    printed = recipe("apply", "completed-p", files["run"], "-b", files["base"], *given).output
+    assert ("unchanged" in printed) == bool(told)
+    assert told in printed
+
+
 def test_given_ratios_and_the_optimizer_count(files: dict[str, str]) -> None:
     def first(*arguments: str, status: int = 0) -> Any:
         result = recipe(
