@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from fslr import AttachError
 from fslr.testing import FakeAdvisor
 from fslr.torch import MeasuringOptions, ModelGroups, Recorder, attach
+from fslr.training.rounds import Rounds
 
 MULTIPLIERS = [0.5, 2.0, 0.25, 4.0, 1.5]
 
@@ -301,3 +303,57 @@ def test_lists_of_optimizers_that_cannot_be_attached_are_refused(
     model = net()
     with pytest.raises(AttachError, match=message):
         Recorder(model, make(model), options=MeasuringOptions())
+
+
+@pytest.mark.parametrize("resumed_at", [13, 14])
+def test_optimizers_of_different_cadence_are_expected_as_before_a_resume(resumed_at: int) -> None:
+    """The second one steps every fourth time."""
+
+    def begun() -> tuple[nn.Module, list[torch.optim.Optimizer]]:
+        torch.manual_seed(0)
+        model = nn.Sequential(nn.Linear(6, 8), nn.Tanh(), nn.Linear(8, 3))
+        first = torch.optim.Adam(model[0].parameters(), lr=0.01)
+        return model, [first, torch.optim.SGD(model[2].parameters(), lr=0.05)]
+
+    def attached(model: nn.Module, optimizers: list[torch.optim.Optimizer]) -> Any:
+        advisor = FakeAdvisor(
+            lambda measured: [0.5 + 0.01 * measured.step for _ in measured.unit_rates],
+            interval_steps=5,
+        )
+        return advisor, attach(model, optimizers, profile="x", advisor=advisor, answers="wait")
+
+    def train(model: nn.Module, optimizers: list[torch.optim.Optimizer], steps: range) -> None:
+        for step in steps:
+            inputs = torch.randn(8, 6, generator=torch.Generator().manual_seed(step))
+            for optimizer in optimizers:
+                optimizer.zero_grad()
+            model(inputs).square().mean().backward()
+            for optimizer in optimizers[: 2 if step % 4 == 3 else 1]:
+                optimizer.step()
+
+    model, optimizers = begun()
+    advisor, attachment = attached(model, optimizers)
+    train(model, optimizers, range(resumed_at))
+    saved = copy.deepcopy([part.state_dict() for part in (model, *optimizers, attachment)])
+    train(model, optimizers, range(resumed_at, 40))
+    attachment.close()
+    measured = [each.step for each in advisor.measurements if each.step >= resumed_at]
+    again, others = begun()
+    parts: list[Any] = [again, *others]
+    for part, state in zip(parts, saved, strict=False):
+        part.load_state_dict(state)
+    advisor, attachment = attached(again, others)
+    attachment.load_state_dict(saved[-1])
+    train(again, others, range(resumed_at, 40))
+    attachment.close()
+    assert [each.step for each in advisor.measurements] == measured
+    for one, other in zip(model.parameters(), again.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_a_checkpoint_of_another_number_of_optimizers_is_refused() -> None:
+    rounds = Rounds(2)
+    with pytest.raises(AttachError, match="a training with 3 optimizers, and there are 2; load"):
+        rounds.load_state_dict(Rounds(3).state_dict())
+    rounds.load_state_dict({})  # from before there were states of rounds
+    assert rounds.state_dict() == Rounds(2).state_dict()

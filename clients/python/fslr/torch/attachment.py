@@ -29,6 +29,7 @@ from fslr.training.attached_training import AdvisedTraining
 from fslr.training.budget import DEFAULT_MAX_OVERHEAD
 from fslr.training.events import Listener, Listeners, Warned
 from fslr.training.recipe_in_force import RecipeInForce
+from fslr.training.rounds import Rounds
 from fslr.training.run_info import RunInfo, run_info
 from fslr.training.step_cycle import StepCycle
 
@@ -137,10 +138,11 @@ class Attachment(AdvisedTraining):
         except BaseException:
             self._meter.close()
             raise
+        rounds = Rounds(len(self._scaler.inner))
         super().__init__(
             run,
             self._meter,
-            {"meter": self._meter, "scaler": self._scaler},
+            {"meter": self._meter, "scaler": self._scaler, "rounds": rounds},
             recipe=in_force,
         )
         cycle = StepCycle(
@@ -148,7 +150,7 @@ class Attachment(AdvisedTraining):
             self._meter,
             self._scaler,
             listeners=receivers,
-            optimizers=len(self._scaler.inner),
+            rounds=rounds,
             hint=splitting_hint(self._scaler.inner, len(self.groups)),
             kept_decay_hint=kept_hint(decays),
             # A recipe says itself what becomes of weight decay.

@@ -20,6 +20,7 @@ from fslr.training.argument_checks import checked_options
 from fslr.training.attached_training import RecordedTraining, as_provenance
 from fslr.training.events import Listener, Listeners, Warned
 from fslr.training.recording import Provenance, Recording
+from fslr.training.rounds import Rounds
 from fslr.training.step_cycle import StepCycle
 
 
@@ -95,7 +96,7 @@ class Recorder(RecordedTraining):
             self._meter,
             scaler,
             listeners=receivers,
-            optimizers=len(scaler.inner),
+            rounds=Rounds(len(scaler.inner)),
             uneven_steps=partial(uneven_steps, model) if ranks.count > 1 else str,
         )
         self._watch = TrainingWatch(model, self.groups, scaler.inner, receivers)

@@ -238,8 +238,8 @@ class AdvisedTraining(MeasuredTraining):
                 these groups, by this version.
             KeyError: An entry is missing.
         """
-        # Checkpoints from before there were recipes have none.
-        super().load_state_dict({"recipe": NO_RECIPE, **state})
+        # Checkpoints from before there were recipes or states of rounds have none.
+        super().load_state_dict({"recipe": NO_RECIPE, "rounds": {}, **state})
 
     def __repr__(self) -> str:
         """Return the attachment in a few words: profile, step, groups and multipliers."""

@@ -9,6 +9,9 @@ fourth time is expected every fourth time.
 from __future__ import annotations
 
 from collections.abc import Collection
+from typing import Any
+
+from fslr.errors import AttachError
 
 _PATIENCE = 8  # steps of the training without an optimizer, until it is not waited for
 
@@ -35,6 +38,42 @@ class Rounds:
         self._latest_gaps = [1] * count
         self._measured = [-1] * count
         self._waited = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint needs to expect the optimizers as before."""
+        return {
+            "stepped": sorted(self._stepped),
+            "expected": sorted(self._expected),
+            "is_open": self.is_open,
+            "was_called": self._was_called,
+            "numbers": [self._round, self._waited],
+            "by_optimizer": [
+                list(each) for each in (self._last, self._gaps, self._latest_gaps, self._measured)
+            ],
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue where :meth:`state_dict` was called.
+
+        Args:
+            state: What it returned; empty: a checkpoint from before it had one, which leaves the
+                rounds as they are.
+
+        Raises:
+            AttachError: It belongs to another number of optimizers.
+        """
+        if not state:
+            return
+        columns = [list(each) for each in state["by_optimizer"]]
+        if len(columns[0]) != self._count:
+            raise AttachError(
+                f"the checkpoint is of a training with {len(columns[0])} optimizers, and there are "
+                f"{self._count}; load the one that belongs to this training"
+            )
+        self._stepped, self._expected = set(state["stepped"]), set(state["expected"])
+        self.is_open, self._was_called = bool(state["is_open"]), bool(state["was_called"])
+        self._round, self._waited = state["numbers"]
+        self._last, self._gaps, self._latest_gaps, self._measured = columns
 
     @property
     def has_steps(self) -> bool:

@@ -25,7 +25,7 @@ class StepCycle:
         meter: Measures.
         scaler: Puts factors in force.
         listeners: Receive the hint.
-        optimizers: Number of optimizers, >= 1.
+        rounds: Which steps of the optimizers make up one of the training; None: of one optimizer.
         hint: What to tell the user the first time that learning rates are scaled; empty: nothing.
         kept_decay_hint: What to tell the user the first time that a step is scaled and weight decay
             is to stay the same; empty: nothing.
@@ -45,7 +45,7 @@ class StepCycle:
         scaler: Scaler,
         *,
         listeners: Listeners,
-        optimizers: int = 1,
+        rounds: Rounds | None = None,
         hint: str = "",
         kept_decay_hint: str = "",
         scaled_decay_hint: str = "",
@@ -56,7 +56,7 @@ class StepCycle:
         self._meter = meter
         self._scaler = scaler
         self._listeners = listeners
-        self._rounds = Rounds(optimizers)
+        self._rounds = Rounds(1) if rounds is None else rounds
         self._hint = hint
         self._kept_decay_hint = kept_decay_hint
         self._scaled_decay_hint = scaled_decay_hint
