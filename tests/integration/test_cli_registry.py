@@ -258,7 +258,10 @@ def test_an_invalid_policy_file_is_refused_with_the_reason(
         (["policy", "try", "careful.yaml"], "the file careful.yaml cannot be read"),
         (["profile", "list", "--filter", "labels.a=x"], "no profile in project test-"),
         (["profile", "check", "gpt", "/"], "the file / cannot be read"),
-        (["profile", "merge", "missing.yaml", "-o", "x.yaml"], "missing.yaml cannot be read"),
+        (
+            ["profile", "merge", "missing.yaml", "-o", "x.yaml"],
+            "the file missing.yaml cannot be read: No such file or directory",
+        ),
         (["profile", "export", "gpt@"], "alias '' is not an identifier"),
     ],
 )

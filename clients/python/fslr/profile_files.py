@@ -79,7 +79,9 @@ def load_fields(path: str | Path) -> Any:
     """
     try:
         text = Path(path).read_text(encoding="utf-8")
-    except (OSError, ValueError) as error:
+    except OSError as error:
+        raise ProfileFileError(f"the file {path} cannot be read: {error.strerror}") from error
+    except ValueError as error:
         raise ProfileFileError(f"the file {path} cannot be read: {error}") from error
     kind = "YAML" if _is_yaml(path) else "JSON"
     try:

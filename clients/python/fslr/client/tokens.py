@@ -73,7 +73,9 @@ class TokenSource:
 def _read(path: Path) -> str:
     try:
         text = path.read_text("utf-8")
-    except (OSError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise TokenError(f"the token file {path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
         raise TokenError(f"the token file {path} cannot be read: {error}") from error
     return _checked(text.strip(), f"the content of {path}")
 
