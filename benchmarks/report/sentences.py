@@ -73,8 +73,9 @@ def larger_case(figures: dict[str, Any]) -> str:
     """Return what the methods do to the larger case, at the base's best learning rate."""
     by_method = {case["method"]: case for case in figures["cases"]}
     standard = by_method.pop(STANDARD)
+    spoken = {**SPOKEN, "measured": "measured multipliers"}
     others = [
-        f"with {SPOKEN[method]}, it ends {_signed(case['octaves']['regret'], '.2f')} that"
+        f"with {spoken[method]}, it ends {_signed(case['octaves']['regret'], '.2f')} that"
         for method, case in by_method.items()
     ]
     return (
