@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from statistics import NormalDist
 
@@ -32,6 +32,7 @@ from advisor.policy.arrays import Floats
 from advisor.policy.counts import count_of
 from advisor.policy.ratios import Ratio
 from advisor.recipes import (
+    Finding,
     NoRule,
     RecipeFactors,
     missing_residual_outputs,
@@ -207,13 +208,7 @@ def growth_without_rule(recipe: str, layout: Layout, factors: RecipeFactors) -> 
         *(f for f in uncovered_growth(layout, factors) if f.ratio in _REPORTED),
         *missing_residual_outputs(factors),
     ]
-    return [
-        Difference(
-            DifferenceKind.RECIPE,
-            f"the recipe {recipe} does not fit the model: {finding.message}{_some(finding.groups)}",
-        )
-        for finding in findings
-    ]
+    return _differences(f"the recipe {recipe} does not fit the model", findings)
 
 
 def smaller_run(recipe: str, layout: Layout, factors: RecipeFactors) -> list[Difference]:
@@ -226,14 +221,8 @@ def smaller_run(recipe: str, layout: Layout, factors: RecipeFactors) -> list[Dif
         layout: The run's layout.
         factors: The recipe's factors.
     """
-    return [
-        Difference(
-            DifferenceKind.RECIPE,
-            f"the recipe {recipe} is for models that grow: {finding.message}"
-            f"{_some(finding.groups)}",
-        )
-        for finding in smaller_than_base(layout, factors, _REPORTED)
-    ]
+    findings = smaller_than_base(layout, factors, _REPORTED)
+    return _differences(f"the recipe {recipe} is for models that grow", findings)
 
 
 def doubts_about_training(recipe: str, factors: RecipeFactors) -> list[Difference]:
@@ -250,12 +239,14 @@ def doubts_about_training(recipe: str, factors: RecipeFactors) -> list[Differenc
         *optimizer_not_given(factors),
         *small_betas(factors),
     ]
+    return _differences(f"the recipe {recipe} may not fit the training", findings)
+
+
+def _differences(words: str, findings: Iterable[Finding]) -> list[Difference]:
+    """Return a difference for each finding, which begins with the same words."""
     return [
-        Difference(
-            DifferenceKind.RECIPE,
-            f"the recipe {recipe} may not fit the training: {finding.message}",
-        )
-        for finding in findings
+        Difference(DifferenceKind.RECIPE, f"{words}: {each.message}{_some(each.groups)}")
+        for each in findings
     ]
 
 

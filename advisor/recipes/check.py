@@ -237,7 +237,7 @@ def _no_readout(run: Layout, found: RecipeFactors) -> Iterator[Finding]:
 
 
 def ratios_not_given(found: RecipeFactors) -> Iterator[Finding]:
-    """Yield a finding if factors depend on ratios that layouts do not show and nobody gave.
+    """Yield a finding if factors depend on ratios that are neither in the layouts nor given.
 
     Args:
         found: The recipe's factors for the run.
@@ -271,7 +271,7 @@ def small_betas(found: RecipeFactors) -> Iterator[Finding]:
 
 
 def optimizer_not_given(found: RecipeFactors) -> Iterator[Finding]:
-    """Yield a finding if the factors depend on an optimizer that nobody named.
+    """Yield a finding if the factors depend on the optimizer, and it is not named.
 
     Args:
         found: The recipe's factors for the run.

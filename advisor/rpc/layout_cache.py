@@ -8,7 +8,6 @@ weights of a layout differ between seeds, so they are not part of the digest.
 
 from __future__ import annotations
 
-import asyncio
 from hashlib import blake2b
 
 from cachetools import LRUCache
@@ -19,7 +18,7 @@ from advisor.advising.recipes import RecipeSource, ResolvedRecipe
 from advisor.advising.resolved_profile import ProfileSource, ResolvedProfile
 from advisor.advising.run_recipe import RunRecipe
 from advisor.policy import Layout, LayoutMapping, check_total_steps
-from advisor.rpc.offloading import compute
+from advisor.rpc.offloading import compute, smooth_reference
 from advisor.wire import opening_from_proto
 from advisor.wire.field_paths import field_path
 from fslr.advisor.v1 import advisor_service_pb2 as pb
@@ -88,8 +87,7 @@ class LayoutCache:
     ) -> Advice:
         info = resolved.loaded.info
         rules = resolved.rules(opening)
-        if rules.reference_smoothing:  # can take a second; it is kept for the runs that follow
-            await asyncio.to_thread(resolved.loaded.smoothed, rules.reference_smoothing)
+        await smooth_reference(resolved.loaded, rules)
         key = (digest, info.name, info.version, info.digest, rules.depth_rule, rules.unmatched_rule)
         recipe_key = (*key, *_recipe_key(opening, recipe))
         applied = None if recipe is None else self._run_recipes.get(recipe_key)

@@ -6,6 +6,9 @@ import asyncio
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
+from advisor.advising.resolved_profile import LoadedProfile
+from advisor.policy import Policy
+
 _Arguments = ParamSpec("_Arguments")
 _Result = TypeVar("_Result")
 
@@ -29,3 +32,16 @@ async def compute(
     if names < _MIN_THREAD_NAMES:
         return function(*args, **kwargs)
     return await asyncio.to_thread(function, *args, **kwargs)
+
+
+async def smooth_reference(loaded: LoadedProfile, policy: Policy) -> None:
+    """Smooth a profile's reference in a thread if a policy asks for it.
+
+    It can take a second, and is kept for the runs that follow.
+
+    Args:
+        loaded: The profile.
+        policy: The rules of a run.
+    """
+    if policy.reference_smoothing:
+        await asyncio.to_thread(loaded.smoothed, policy.reference_smoothing)

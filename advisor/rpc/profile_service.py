@@ -27,7 +27,7 @@ from advisor.registry.resource_names import (
     parse_project,
 )
 from advisor.rpc.audit_origin import audit_origin_of
-from advisor.rpc.offloading import compute
+from advisor.rpc.offloading import compute, smooth_reference
 from advisor.rpc.paging import decode_token, encode_token, page_size, parse_filter
 from advisor.rpc.requests import check_recipe, expected_version_of
 from advisor.store.deletion import Deletions
@@ -193,9 +193,7 @@ class ProfileServicer(profile_service_pb2_grpc.ProfileServiceServicer):
         named = resolved.recipe(opening)
         recipe = None if named is None else await self._recipes.resolve(named)
         names += resolved.loaded.name_count
-        rules = resolved.rules(opening)
-        if rules.reference_smoothing:
-            await asyncio.to_thread(resolved.loaded.smoothed, rules.reference_smoothing)
+        await smooth_reference(resolved.loaded, resolved.rules(opening))
         try:
             advice = await compute(names, Advice, resolved, opening, None, recipe)
         except InvalidValueError as error:

@@ -193,7 +193,7 @@ class Attachment(AdvisedTraining):
                 only if it is finite; one that cannot be read is a warning. The newest one counts,
                 so you may report it at every step: a tensor is read at measured steps only.
         """
-        # Without the graph, and as it is now.
+        # A copy has no graph, and keeps its value if the training writes to the tensor.
         self._run.report_loss(loss.detach().clone() if isinstance(loss, Tensor) else loss)
 
     def state_dict(self) -> dict[str, Any]:
